@@ -1,0 +1,79 @@
+# Everything a fresh machine needs is Python 3.11, make and git; the rest is installed here.
+PYTHON ?= python3
+BIN    := .venv/bin
+NPM    := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-backend test-frontend test-e2e check format contracts lock bench fault clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- what is installed and built -------------------------------------------------------------
+
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+
+.venv/.runtime: backend/requirements.lock backend/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --require-hashes -r backend/requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e backend
+	touch $@
+
+.venv/.dev: .venv/.runtime backend/requirements-dev.lock
+	$(PIP) --require-hashes -r backend/requirements-dev.lock
+	touch $@
+
+frontend/node_modules/.installed: .venv/.runtime frontend/package-lock.json
+	$(NPM) ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+FRONTEND_SOURCES := $(shell find frontend -path '*/node_modules' -prune -o -path '*/dist' -prune -o -type f -print 2>/dev/null)
+
+frontend/app/dist/index.html: frontend/node_modules/.installed $(FRONTEND_SOURCES)
+	$(NPM) run --silent build
+
+# --- commands --------------------------------------------------------------------------------
+
+run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded servers
+	@exec $(BIN)/notify up
+
+test: test-backend test-frontend test-e2e ## install what the tests need and run all of them
+
+test-backend: .venv/.dev
+	cd backend && ../$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
+
+test-frontend: frontend/node_modules/.installed
+	$(NPM) run --silent test
+
+test-e2e: .venv/.dev frontend/app/dist/index.html
+	scripts/install-chromium
+	$(NPM) run --silent e2e
+
+check: .venv/.dev frontend/node_modules/.installed ## format, lint, types, import direction, contract drift
+	cd backend && ../$(BIN)/ruff format --check --quiet . && ../$(BIN)/ruff check --quiet .
+	cd backend && ../$(BIN)/lint-imports --no-cache
+	cd backend && ../$(BIN)/basedpyright --level error
+	$(NPM) run --silent check
+	$(BIN)/python scripts/contracts.py --check
+	$(BIN)/python scripts/traceability.py
+
+format: .venv/.dev frontend/node_modules/.installed ## rewrite the sources in the project's format
+	cd backend && ../$(BIN)/ruff check --quiet --fix . && ../$(BIN)/ruff format --quiet .
+	$(NPM) run --silent format
+
+contracts: .venv/.dev frontend/node_modules/.installed ## write openapi.json, its types and the reference docs
+	$(BIN)/python scripts/contracts.py
+
+lock: .venv/.dev ## lock the Python and npm packages anew
+	cd backend && ../$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-header --no-annotate pyproject.toml -o requirements.lock
+	cd backend && ../$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-header --no-annotate pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(NPM) install --package-lock-only --omit-lockfile-registry-resolved
+
+bench: .venv/.dev ## measure against the requirements' section 8.1
+	cd backend && ../$(BIN)/python -m bench
+
+fault: .venv/.dev ## kill and starve the parts while counting what arrives
+	cd backend && ../$(BIN)/python -m pytest tests/fault $(ARGS)
+
+clean: ## remove everything that was installed, built or stored
+	rm -rf .venv .data frontend/node_modules frontend/app/dist

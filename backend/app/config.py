@@ -1,0 +1,484 @@
+"""Configuration from environment variables, validated before anything starts.
+
+`load_settings` reads the environment (and `.env` in the working directory), generates the secrets
+that development may do without, and raises `ConfigurationError` naming each variable at fault.
+`docs/configuration.md` is generated from the field descriptions here.
+"""
+
+import base64
+import binascii
+import ipaddress
+import json
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveSeconds = Annotated[float, Field(gt=0)]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+ENCRYPTION_KEY_BYTES = 32
+MIN_JWT_SECRET_BYTES = 32
+MIN_SERVICE_KEY_LENGTH = 16
+
+
+class ConfigurationError(Exception):
+    """The environment cannot be used; the message names each variable and its remedy."""
+
+
+class Settings(BaseSettings):
+    """Every variable of the requirements' section 4.2 and of the operators' reference."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # Process
+    app_env: Literal["development", "production"] = Field(
+        "development",
+        description="`development` generates missing secrets, runs the sandbox and binds loopback "
+        "only; `production` refuses to start without its secrets.",
+    )
+    data_dir: Path = Field(
+        Path(".data"), description="Embedded servers' data and generated secrets."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="Log output format.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level that is logged."
+    )
+    api_host: str = Field("127.0.0.1", description="Address the API listens on.")
+    api_port: Port = Field(8000, description="Port of the API, the page and the socket path.")
+    public_url: str = Field(
+        "", description="Base of links in emails and pushes; default: the API's own address."
+    )
+    cors_origins: CommaSeparated = Field(
+        (), description="Comma-separated origins allowed by CORS and on the WebSocket."
+    )
+    sandbox_port: Port = Field(
+        8025, description="Port of the development sandbox that stands in for outside providers."
+    )
+
+    # WebSocket
+    ws_enabled: bool = Field(True, description="`false` answers the socket path with 404.")
+    ws_host: str = Field(
+        "", description="Address of the gateway; 127.0.0.1 in development, else 0.0.0.0."
+    )
+    ws_port: Port = Field(8001, description="Port of the gateway.")
+    ws_heartbeat_interval: Positive = Field(
+        30, description="Seconds between the pings a client is asked to send."
+    )
+    ws_max_connections: Positive = Field(10_000, description="Sockets one gateway accepts.")
+    ws_max_connections_per_user: Positive = Field(
+        20, description="Sockets one user may hold on one gateway."
+    )
+    ws_send_queue_size: Positive = Field(
+        256, description="Frames waiting for one socket before it is closed as too slow (3008)."
+    )
+
+    # Database and Redis
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL URL the programs log in with; unset: embedded PostgreSQL 18."
+    )
+    database_owner_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL URL of the schema's owner, used by `notify migrate` only; "
+        "default: `DATABASE_URL`.",
+    )
+    database_pool_size: Positive = Field(
+        8, description="Connections each process keeps to PostgreSQL."
+    )
+    database_max_overflow: Annotated[int, Field(ge=0)] = Field(
+        8, description="Connections beyond the pool size opened under load."
+    )
+    database_pool_timeout: PositiveSeconds = Field(
+        5, description="Seconds to wait for a free connection before answering 503."
+    )
+    database_transaction_pooler: bool = Field(
+        False,
+        description="`true` behind PgBouncer or Supavisor in transaction mode: prepared "
+        "statements are off.",
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis or Valkey URL; unset: embedded Valkey."
+    )
+
+    # Who may call
+    jwt_secret: SecretStr | None = Field(
+        None, description="HS256 secret of access tokens, at least 32 bytes."
+    )
+    jwt_jwks_url: str | None = Field(
+        None, description="JWKS address for ES256 and RS256 tokens, instead of `JWT_SECRET`."
+    )
+    jwt_audience: str | None = Field(None, description="Required `aud` of tokens, once set.")
+    jwt_issuer: str | None = Field(None, description="Required `iss` of tokens, once set.")
+    internal_service_key: SecretStr | None = Field(
+        None, description="Key of services; two separated by a comma while rotating."
+    )
+    notification_encryption_key: SecretStr | None = Field(
+        None,
+        description="Base64 of 32 bytes for encryption at rest; several separated by commas: the "
+        "first encrypts, all decrypt.",
+    )
+
+    # Web Push and FCM
+    vapid_public_key: str | None = Field(
+        None, description="VAPID public key to import into the keyring."
+    )
+    vapid_private_key: SecretStr | None = Field(
+        None, description="VAPID private key to import into the keyring."
+    )
+    vapid_subject: str = Field(
+        "mailto:admin@yourapp.com", description="Contact in VAPID tokens: `mailto:` or `https:`."
+    )
+    push_allow_private_endpoints: bool = Field(
+        False, description="`true` lets push endpoints be http on loopback; for tests."
+    )
+    fcm_server_key: SecretStr | None = Field(
+        None, description="Key of the FCM API that was shut down; only reported as such."
+    )
+    fcm_project_id: str | None = Field(
+        None, description="Firebase project; default: the service account's own."
+    )
+    fcm_service_account: SecretStr | None = Field(
+        None, description="Firebase service-account JSON, or its path."
+    )
+    fcm_api_url: str = Field(
+        "https://fcm.googleapis.com", description="Base address of FCM, without `/v1`."
+    )
+
+    # Email
+    resend_api_key: SecretStr | None = Field(
+        None, description="Resend API key; unset in development: the sandbox's mailbox."
+    )
+    resend_api_url: str = Field(
+        "https://api.resend.com", description="Base address of Resend's API."
+    )
+    resend_webhook_secret: SecretStr | None = Field(
+        None, description="Signing secret of Resend's webhooks (`whsec_…`)."
+    )
+    resend_from_email: str = Field("noreply@yourapp.com", description="Sender's address.")
+    resend_from_name: str = Field("OmoiOS", description="Sender's name.")
+    smtp_url: SecretStr | None = Field(
+        None, description="`smtp://` or `smtps://` provider, alone or as Resend's fail-over."
+    )
+    privacy_policy_url: str | None = Field(None, description="Link in every email.")
+
+    # Notifications
+    notification_retention_days: Positive = Field(90, description="Days notifications are kept.")
+    notification_archive: Literal["on", "off"] = Field(
+        "on", description="`off` deletes old notifications without archiving them."
+    )
+    notification_max_batch_size: Positive = Field(
+        10_000, description="Recipients one bulk call may have."
+    )
+    notification_queue_size: Positive = Field(
+        100_000, description="Due, never attempted deliveries before creates answer 429."
+    )
+
+    # Limits
+    rate_limit_push_per_hour: Positive = Field(10, description="Pushes per user and hour.")
+    rate_limit_in_app_per_hour: Positive = Field(
+        100, description="In-app notifications per user and hour."
+    )
+    rate_limit_email_per_day: Positive = Field(20, description="Emails per user and day.")
+    rate_limit_global_per_minute: Positive = Field(
+        10_000, description="Bulk recipients per minute, over all services."
+    )
+
+    # Digests
+    digest_default_time: Annotated[
+        str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="Local time of digests.")
+    ] = "09:00"
+    digest_default_day: Annotated[
+        int, Field(ge=1, le=7, description="Day of weekly digests, 1 = Monday.")
+    ] = 1
+    digest_timezone: str = Field("UTC", description="IANA timezone of users who have none.")
+
+    # Delivery
+    delivery_lease_seconds: PositiveSeconds = Field(
+        30, description="Seconds a worker owns what it claimed; must exceed a provider's timeout."
+    )
+    delivery_max_attempts: Positive = Field(
+        10, description="Attempts before a delivery fails for good."
+    )
+    delivery_max_expired_leases: Positive = Field(
+        3, description="Leases that may expire before a delivery counts as poison."
+    )
+    delivery_batch_size: Positive = Field(100, description="Deliveries claimed at once.")
+    provider_timeout_seconds: PositiveSeconds = Field(
+        10, description="Seconds one provider request may take."
+    )
+    retry_base_seconds: PositiveSeconds = Field(
+        1, description="First backoff; doubles with each attempt, with full jitter."
+    )
+    retry_cap_seconds: PositiveSeconds = Field(3600, description="Longest backoff.")
+    sweep_interval_seconds: PositiveSeconds = Field(
+        2, description="Longest sleep of a worker between two looks at what is due."
+    )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("digest_timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("must be an IANA timezone such as Europe/Berlin")
+        return value
+
+    @field_validator("public_url", "jwt_jwks_url", "fcm_api_url", "resend_api_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("https://", "http://")):
+            raise ValueError("must be an http:// or https:// address")
+        return value.rstrip("/") if value else value
+
+    @field_validator("vapid_subject")
+    @classmethod
+    def _contact(cls, value: str) -> str:
+        if not value.startswith(("mailto:", "https:")):
+            raise ValueError("must be a mailto: or https: address")
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _long_jwt_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < MIN_JWT_SECRET_BYTES:
+            raise ValueError(f"must have at least {MIN_JWT_SECRET_BYTES} bytes")
+        return value
+
+    @field_validator("internal_service_key")
+    @classmethod
+    def _one_or_two_service_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            keys = value.get_secret_value().split(",")
+            if len(keys) > 2:  # noqa: PLR2004 -- the current and the next key
+                raise ValueError("must be one key, or two separated by a comma")
+            if any(len(key.strip()) < MIN_SERVICE_KEY_LENGTH for key in keys):
+                raise ValueError(f"keys must have at least {MIN_SERVICE_KEY_LENGTH} characters")
+        return value
+
+    @field_validator("notification_encryption_key")
+    @classmethod
+    def _encryption_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            for part in value.get_secret_value().split(","):
+                _decode_key(part)
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _smtp_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("smtp://", "smtps://")):
+            raise ValueError("must be an smtp:// or smtps:// address")
+        return value
+
+    @field_validator("database_url", "database_owner_url")
+    @classmethod
+    def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("postgresql://", "postgres://", "postgresql+asyncpg://")
+        ):
+            raise ValueError("must be a postgresql:// address")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("redis://", "rediss://", "unix://", "redis-cluster://", "valkey://")
+        ):
+            raise ValueError("must be a redis:// or redis-cluster:// address")
+        return value
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.jwt_secret and self.jwt_jwks_url:
+            raise ValueError("JWT_SECRET and JWT_JWKS_URL: set one of them, not both")
+        if self.delivery_lease_seconds <= self.provider_timeout_seconds:
+            raise ValueError("DELIVERY_LEASE_SECONDS must exceed PROVIDER_TIMEOUT_SECONDS")
+        if bool(self.vapid_public_key) != bool(self.vapid_private_key):
+            raise ValueError("VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY must be set together")
+        if self.app_env == "development":
+            for name, host in (("API_HOST", self.api_host), ("WS_HOST", self.gateway_host)):
+                if not is_loopback(host):
+                    raise ValueError(
+                        f"{name}: development binds loopback only; set APP_ENV=production"
+                    )
+        return self
+
+    @property
+    def is_development(self) -> bool:
+        """Whether secrets are generated and the sandbox and the demo sign-in exist."""
+        return self.app_env == "development"
+
+    @property
+    def gateway_host(self) -> str:
+        """Address the gateway listens on."""
+        return self.ws_host or ("127.0.0.1" if self.is_development else "0.0.0.0")  # noqa: S104 -- the requirements' own default
+
+    @property
+    def base_url(self) -> str:
+        """Base of links that leave the system, without a trailing slash."""
+        return self.public_url or f"http://{self.api_host}:{self.api_port}"
+
+    @property
+    def sandbox_url(self) -> str:
+        """Address of the sandbox, whether or not it runs."""
+        return f"http://127.0.0.1:{self.sandbox_port}"
+
+    @property
+    def uses_sandbox_mail(self) -> bool:
+        """Whether email goes to the sandbox because no provider is configured."""
+        return self.is_development and self.resend_api_key is None and self.smtp_url is None
+
+    @property
+    def email_configured(self) -> bool:
+        """Whether anything can send email."""
+        return self.uses_sandbox_mail or self.resend_api_key is not None
+
+    @property
+    def service_keys(self) -> tuple[str, ...]:
+        """Accepted service keys, the current one first."""
+        if self.internal_service_key is None:
+            return ()
+        return tuple(key.strip() for key in self.internal_service_key.get_secret_value().split(","))
+
+    @cached_property
+    def encryption_keys(self) -> tuple[bytes, ...]:
+        """AES keys of 32 bytes each; the first encrypts."""
+        if self.notification_encryption_key is None:
+            return ()
+        parts = self.notification_encryption_key.get_secret_value().split(",")
+        return tuple(_decode_key(part) for part in parts)
+
+    @property
+    def default_timezone(self) -> ZoneInfo:
+        """Timezone of users who have none."""
+        return ZoneInfo(self.digest_timezone)
+
+
+def _decode_key(text: str) -> bytes:
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error:
+        raise ValueError("must be base64") from None
+    if len(key) != ENCRYPTION_KEY_BYTES:
+        raise ValueError(f"must be base64 of {ENCRYPTION_KEY_BYTES} bytes")
+    return key
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server bound to `host` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+PRODUCTION_SECRETS = ("internal_service_key", "notification_encryption_key")
+GENERATED_SECRETS = ("jwt_secret", *PRODUCTION_SECRETS, "resend_webhook_secret")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read, complete and check the configuration.
+
+    Args:
+        overrides: field values that win over the environment, as tests give them.
+
+    Returns:
+        Settings with every secret present.
+
+    Raises:
+        ConfigurationError: a value is invalid, or production lacks a secret.
+    """
+    settings = _validated(overrides)
+    missing = [name for name in PRODUCTION_SECRETS if getattr(settings, name) is None]
+    if settings.jwt_secret is None and settings.jwt_jwks_url is None:
+        missing.append("jwt_secret")
+    if settings.is_development:
+        generated = _generated_secrets(settings.data_dir)
+        if settings.resend_webhook_secret is None:
+            missing.append("resend_webhook_secret")
+        return _validated({**overrides, **{name: generated[name] for name in missing}})
+    if missing:
+        names = ", ".join(
+            "JWT_SECRET or JWT_JWKS_URL" if name == "jwt_secret" else name.upper()
+            for name in missing
+        )
+        raise ConfigurationError(f"{names}: required when APP_ENV=production")
+    return settings
+
+
+def _validated(overrides: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            ": ".join(
+                part
+                for part in (
+                    ".".join(str(item) for item in detail["loc"]).upper(),
+                    detail["msg"].removeprefix("Value error, "),
+                )
+                if part
+            )
+            for detail in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigurationError("\n".join(lines)) from None
+
+
+def _generated_secrets(data_dir: Path) -> dict[str, str]:
+    """Secrets of a development installation, made once and kept in a file only its owner reads."""
+    path = data_dir / "secrets.json"
+    stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    fresh = {
+        "jwt_secret": secrets.token_urlsafe(48),
+        "internal_service_key": secrets.token_urlsafe(32),
+        "notification_encryption_key": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "resend_webhook_secret": "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode(),
+        "database_password": secrets.token_urlsafe(24),
+        "redis_password": secrets.token_urlsafe(24),
+    }
+    if stored.keys() >= fresh.keys():
+        return stored
+    data_dir.mkdir(parents=True, exist_ok=True)
+    completed = {**fresh, **stored}
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(completed, indent=2) + "\n")
+    try:
+        # link() lets exactly one of several processes starting at once decide the secrets.
+        if path.exists():
+            draft.replace(path)
+        else:
+            os.link(draft, path)
+    except FileExistsError:
+        return json.loads(path.read_text())
+    finally:
+        draft.unlink(missing_ok=True)
+    return completed
+
+
+def embedded_passwords(data_dir: Path) -> tuple[str, str]:
+    """Passwords of the embedded PostgreSQL and Valkey, generated on first use."""
+    generated = _generated_secrets(data_dir)
+    return generated["database_password"], generated["redis_password"]

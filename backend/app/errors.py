@@ -1,0 +1,121 @@
+"""Errors that callers see, each with a stable code and an HTTP status.
+
+    NotifyError
+    ├── ValidationFailed      422 validation_error
+    ├── UnknownUser           422 unknown_user
+    ├── TooManyRecipients     400 too_many_recipients
+    ├── NotAuthenticated      401 not_authenticated
+    ├── Forbidden             403 forbidden
+    ├── NotFound              404 not_found
+    ├── BodyTooLarge          413 body_too_large
+    └── Unavailable           503 unavailable
+
+One handler (`app.api.errors`) renders them all; `docs/errors.md` lists them.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, TypedDict
+
+
+class ErrorDetail(TypedDict):
+    """One field at fault: its path as dotted text, a stable code and a sentence."""
+
+    path: str
+    code: str
+    message: str
+
+
+class NotifyError(Exception):
+    """Base of all errors a caller may see.
+
+    Args:
+        message: a sentence for a person; the class's own by default.
+        details: the fields at fault.
+        headers: response headers to add, such as `Retry-After`.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    default_message: ClassVar[str] = "Something went wrong on our side."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        details: Sequence[ErrorDetail] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.message = message or self.default_message
+        self.details = list(details)
+        self.headers = headers or {}
+        super().__init__(self.message)
+
+
+class ValidationFailed(NotifyError):
+    """The request does not have the shape or the values asked for."""
+
+    status = 422
+    code = "validation_error"
+    default_message = "The request has invalid fields."
+
+
+class UnknownUser(NotifyError):
+    """A notification was addressed to a user that does not exist."""
+
+    status = 422
+    code = "unknown_user"
+    default_message = "No user has this id."
+
+
+class TooManyRecipients(NotifyError):
+    """A bulk call names more recipients than one batch may have (REQ-005)."""
+
+    status = 400
+    code = "too_many_recipients"
+    default_message = "The batch has too many recipients."
+
+
+class NotAuthenticated(NotifyError):
+    """No credentials, or bad ones (SEC-004)."""
+
+    status = 401
+    code = "not_authenticated"
+    default_message = "Valid credentials are required."
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(NotifyError):
+    """Valid credentials that lack the right (SEC-004)."""
+
+    status = 403
+    code = "forbidden"
+    default_message = "These credentials do not allow this."
+
+
+class NotFound(NotifyError):
+    """It does not exist, or belongs to somebody else (SEC-002)."""
+
+    status = 404
+    code = "not_found"
+    default_message = "There is nothing here."
+
+
+class BodyTooLarge(NotifyError):
+    """The request body exceeds 1 MiB."""
+
+    status = 413
+    code = "body_too_large"
+    default_message = "The request body may have at most 1 MiB."
+
+
+class Unavailable(NotifyError):
+    """A part that this request needs is down; trying again is safe."""
+
+    status = 503
+    code = "unavailable"
+    default_message = "A needed part is unavailable; try again."
+
+    def __init__(self, message: str | None = None, *, retry_after: int = 1) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
