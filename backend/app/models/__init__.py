@@ -1,0 +1,32 @@
+"""The tables, one module per aggregate."""
+
+from app.models.base import Base
+from app.models.notification import (
+    AnalyticsEvent,
+    Batch,
+    BatchRecipient,
+    DecisionRecord,
+    Delivery,
+    Event,
+    Notification,
+)
+from app.models.settings import EmailDigest, Preference, PushSubscription, Template
+from app.models.user import InboxState, Recipient, User
+
+__all__ = [
+    "AnalyticsEvent",
+    "Base",
+    "Batch",
+    "BatchRecipient",
+    "DecisionRecord",
+    "Delivery",
+    "EmailDigest",
+    "Event",
+    "InboxState",
+    "Notification",
+    "Preference",
+    "PushSubscription",
+    "Recipient",
+    "Template",
+    "User",
+]

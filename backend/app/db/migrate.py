@@ -1,0 +1,70 @@
+"""Brings the schema to its newest revision and lets the login role use it."""
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.config import ConfigurationError, Settings
+from app.db.database import asyncpg_url
+
+ALEMBIC_INI = Path(__file__).parents[2] / "alembic.ini"
+MIGRATION_LOCK = 0x6E6F74696679  # "notify": one program migrates at a time
+ROLES = "authenticated, service_role, notify_user"
+
+
+def migrate(settings: Settings, revision: str = "head") -> None:
+    """Run the migrations up to `revision`; does nothing when the schema is there already.
+
+    Args:
+        settings: `database_owner_url`, or else `database_url`, is logged in to.
+        revision: a target known to Alembic; a lower one, or `base`, downgrades.
+
+    Raises:
+        ConfigurationError: no database is configured.
+    """
+    owner_url = settings.database_owner_url or settings.database_url
+    if owner_url is None or settings.database_url is None:
+        raise ConfigurationError("DATABASE_URL: required to migrate")
+    login = make_url(settings.database_url.get_secret_value()).username
+    asyncio.run(_migrate(owner_url.get_secret_value(), login, revision))
+
+
+async def _migrate(url: str, login: str | None, revision: str) -> None:
+    engine = create_async_engine(
+        asyncpg_url(url),
+        poolclass=NullPool,
+        connect_args={"statement_cache_size": 0},
+    )
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
+            await connection.commit()
+            await connection.run_sync(_run_alembic, revision)
+            await connection.run_sync(_grant_roles, login, revision)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+def _run_alembic(connection: Connection, revision: str) -> None:
+    config = Config(ALEMBIC_INI)
+    config.attributes["connection"] = connection
+    current = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar()
+    connection.commit()
+    step = command.upgrade if revision == "head" or current is None else command.downgrade
+    step(config, revision)
+    connection.commit()
+
+
+def _grant_roles(connection: Connection, login: str | None, revision: str) -> None:
+    is_owner = connection.execute(text("SELECT current_user = :login"), {"login": login}).scalar()
+    if revision != "head" or login is None or is_owner:
+        return
+    quoted = connection.dialect.identifier_preparer.quote(login)
+    connection.execute(text(f"GRANT {ROLES} TO {quoted} WITH INHERIT FALSE, SET TRUE"))

@@ -1,0 +1,154 @@
+"""What users set up for themselves: devices, preferences, digests; and the templates."""
+
+from datetime import datetime, time
+from uuid import UUID
+
+from pydantic import JsonValue
+from sqlalchemy import ARRAY, CheckConstraint, Index, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import String
+
+from app.models.base import Base, CreatedAt, EmptyObject, Id, Name20, Name50, UserId, Zero
+
+
+class PushSubscription(Base):
+    """A browser (`web`) or an app (`fcm`) that receives pushes (REQ-008).
+
+    FCM tokens are stored encrypted, with a keyed hash to find them by.
+    """
+
+    __tablename__ = "push_subscriptions"
+    __table_args__ = (
+        CheckConstraint(
+            "(kind = 'web' AND endpoint IS NOT NULL AND p256dh_key IS NOT NULL"
+            " AND auth_key IS NOT NULL AND fcm_token IS NULL AND fcm_token_hash IS NULL)"
+            " OR (kind = 'fcm' AND endpoint IS NULL AND p256dh_key IS NULL"
+            " AND auth_key IS NULL AND fcm_token IS NOT NULL AND fcm_token_hash IS NOT NULL)",
+            name="push_subscriptions_kind_check",
+        ),
+        UniqueConstraint("endpoint", name="push_subscriptions_endpoint_key"),
+        UniqueConstraint("fcm_token_hash", name="push_subscriptions_fcm_token_hash_key"),
+        Index("idx_push_subscriptions_user_id", "user_id"),
+        Index(
+            "idx_push_subscriptions_is_active",
+            "user_id",
+            postgresql_where=text("is_active"),
+        ),
+    )
+
+    id: Mapped[Id]
+    user_id: Mapped[UserId]
+    kind: Mapped[Name20]
+    endpoint: Mapped[str | None]
+    p256dh_key: Mapped[str | None] = mapped_column(String(255))
+    auth_key: Mapped[str | None] = mapped_column(String(255))
+    fcm_token: Mapped[bytes | None]
+    fcm_token_hash: Mapped[bytes | None]
+    vapid_key_id: Mapped[str | None]
+    device_info: Mapped[EmptyObject]
+    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    failure_count: Mapped[Zero]
+    last_used_at: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+
+
+class Preference(Base):
+    """Choices for one type, or for all of them (`global`); null inherits (REQ-017 to REQ-019)."""
+
+    __tablename__ = "notification_preferences"
+    __table_args__ = (
+        UniqueConstraint(
+            "user_id", "notification_type", name="notification_preferences_user_id_type_key"
+        ),
+        CheckConstraint("in_app_enabled", name="preferences_in_app_check"),
+        CheckConstraint(
+            "digest_frequency in ('instant', 'daily', 'weekly', 'never')",
+            name="preferences_digest_frequency_check",
+        ),
+        CheckConstraint("digest_day between 1 and 7", name="preferences_digest_day_check"),
+        Index("idx_notification_preferences_user_id", "user_id"),
+    )
+
+    id: Mapped[Id]
+    user_id: Mapped[UserId]
+    notification_type: Mapped[Name50]
+    push_enabled: Mapped[bool | None]
+    email_enabled: Mapped[bool | None]
+    in_app_enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    digest_frequency: Mapped[Name20 | None]
+    digest_time: Mapped[time | None]
+    digest_day: Mapped[int | None]
+    quiet_hours_start: Mapped[time | None]
+    quiet_hours_end: Mapped[time | None]
+    quiet_hours_days: Mapped[list[JsonValue] | None]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+
+class Template(Base):
+    """Texts of one (name, language, version); one version of each is active (REQ-004)."""
+
+    __tablename__ = "notification_templates"
+    __table_args__ = (
+        UniqueConstraint(
+            "name", "language", "version", name="notification_templates_name_language_version_key"
+        ),
+        Index(
+            "idx_notification_templates_active",
+            "name",
+            "language",
+            unique=True,
+            postgresql_where=text("is_active"),
+        ),
+        Index("idx_notification_templates_type", "type"),
+        Index("idx_notification_templates_language", "language"),
+    )
+
+    id: Mapped[Id]
+    name: Mapped[str] = mapped_column(String(100))
+    type: Mapped[Name50]
+    title_template: Mapped[str]
+    body_template: Mapped[str]
+    email_subject_template: Mapped[str | None]
+    email_html_template: Mapped[str | None]
+    email_text_template: Mapped[str | None]
+    push_title_template: Mapped[str | None]
+    push_body_template: Mapped[str | None]
+    default_priority: Mapped[Name20 | None] = mapped_column(server_default="normal")
+    default_channels: Mapped[list[JsonValue] | None]
+    variables: Mapped[EmptyObject]
+    language: Mapped[str] = mapped_column(String(10), server_default="en")
+    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+
+class EmailDigest(Base):
+    """One digest: the pair (user, instant) is unique, so no race sends two (REQ-015, REQ-016)."""
+
+    __tablename__ = "email_digests"
+    __table_args__ = (
+        UniqueConstraint(
+            "user_id", "scheduled_for", name="email_digests_user_id_scheduled_for_key"
+        ),
+        CheckConstraint(
+            "status in ('pending', 'sent', 'failed', 'skipped')", name="digests_status_check"
+        ),
+        Index("idx_email_digests_user_id", "user_id"),
+        Index("idx_email_digests_scheduled_for", "scheduled_for"),
+        Index("idx_email_digests_status", "status"),
+    )
+
+    id: Mapped[Id]
+    user_id: Mapped[UserId]
+    frequency: Mapped[Name20]
+    scheduled_for: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    notification_ids: Mapped[list[UUID]] = mapped_column(
+        ARRAY(PG_UUID(as_uuid=True)), server_default=text("'{}'::uuid[]")
+    )
+    status: Mapped[Name20] = mapped_column(server_default="pending")
+    error_message: Mapped[str | None]
+    created_at: Mapped[CreatedAt]

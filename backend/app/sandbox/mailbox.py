@@ -1,0 +1,299 @@
+"""Mails the sandbox accepted, what it promised for idempotency keys, and how often each arrived.
+
+Memory holds what lists and filters need; whole mails are read from the journal when asked for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parseaddr
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from app.sandbox.journal import Journal, Place
+
+MAX_MAILS = 50_000
+MAX_COUNTED_KEYS = 200_000
+KEY_LIFETIME = timedelta(hours=24)
+WASTE_BEFORE_COMPACTION = 8 * 1024 * 1024
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The present, with its timezone."""
+    return datetime.now(UTC)
+
+
+class Tag(BaseModel):
+    """A name and value the sender attached to a mail."""
+
+    name: str
+    value: str
+
+
+class Mail(BaseModel):
+    """One mail as the provider accepted it.
+
+    `attempts` counts the requests that carried its idempotency key, the accepted one included.
+    """
+
+    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
+
+    id: str
+    idempotency_key: str | None
+    sender: str = Field(validation_alias="from", serialization_alias="from")
+    to: list[str]
+    cc: list[str]
+    bcc: list[str]
+    reply_to: list[str]
+    subject: str
+    html: str | None
+    text: str | None
+    headers: dict[str, str]
+    tags: list[Tag]
+    received_at: datetime
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is kept in memory of a mail."""
+
+    id: str
+    idempotency_key: str | None
+    sender: str
+    to: list[str]
+    subject: str
+    tags: list[Tag]
+    received_at: datetime
+    addresses: frozenset[str]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The answer an idempotency key stands for, and the payload it was given for."""
+
+    fingerprint: str
+    answer: str
+    at: datetime
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """How often an idempotency key arrived, and how many mails are stored for it."""
+
+    requests: int = 0
+    mails: int = 0
+
+
+class _ArrivalLine(BaseModel):
+    type: Literal["arrival"] = "arrival"
+    key: str | None
+    requests: int = 1
+    mails: int = 0
+
+
+class _MailLine(BaseModel):
+    type: Literal["mail"] = "mail"
+    mail: Mail
+
+
+class _CommitLine(BaseModel):
+    """Makes the mails before it count: a request is stored whole or not at all."""
+
+    type: Literal["commit"] = "commit"
+    key: str | None
+    fingerprint: str
+    answer: str
+    at: datetime
+
+
+_Line = Annotated[_ArrivalLine | _MailLine | _CommitLine, Field(discriminator="type")]
+_line_adapter: TypeAdapter[_ArrivalLine | _MailLine | _CommitLine] = TypeAdapter(_Line)
+
+
+@dataclass(slots=True)
+class _Contents:
+    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    promises: dict[str, Promise] = field(default_factory=dict[str, Promise])
+    arrivals: dict[str | None, Arrivals] = field(default_factory=dict[str | None, Arrivals])
+
+
+class Mailbox:
+    """The sandbox's mails, in the order they arrived.
+
+    Args:
+        path: the journal; what an earlier mailbox wrote there is here again.
+        clock: tells the time that idempotency keys expire by.
+        capacity: how many mails are kept; older ones fall out.
+
+    Raises:
+        JournalInUse: another mailbox has this file open.
+        OSError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock = utc_now, capacity: int = MAX_MAILS) -> None:
+        self._clock = clock
+        self._capacity = capacity
+        self._journal = Journal(path)
+        self._contents = _Contents()
+        self.version = 0
+        self._load()
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def count_request(self, key: str | None) -> None:
+        """Note that a request with this idempotency key arrived, whatever becomes of it."""
+        line = _ArrivalLine(key=key)
+        self._journal.append([_encoded(line)])
+        self._count(line)
+        self.version += 1
+
+    def promised(self, key: str) -> Promise | None:
+        """What was answered for this idempotency key in the last 24 hours."""
+        promise = self._contents.promises.get(key)
+        if promise is None or promise.at + KEY_LIFETIME <= self._clock():
+            return None
+        return promise
+
+    def accept(self, mails: Sequence[Mail], *, key: str | None, promise: Promise) -> None:
+        """Store the mails of one request, all of them or none, and keep the promise for its key.
+
+        Raises:
+            OSError: they could not be written; nothing is stored.
+        """
+        commit = _CommitLine(key=key, **_fields(promise))
+        lines = [_encoded(_MailLine(mail=mail)) for mail in mails]
+        places = self._journal.append([*lines, _encoded(commit)])
+        for mail, place in zip(mails, places, strict=False):
+            self._add(mail, place)
+        self._keep(commit)
+        self._count(_ArrivalLine(key=key, requests=0, mails=len(mails)))
+        self.version += 1
+
+    def find(self, mail_id: str) -> Mail | None:
+        """The mail with this id."""
+        entry = self._contents.entries.get(mail_id)
+        return None if entry is None else self.read(entry)
+
+    def read(self, entry: Entry) -> Mail:
+        """The whole mail behind an entry."""
+        line = _MailLine.model_validate_json(self._journal.read(entry.place))
+        return line.mail.model_copy(update={"attempts": self.attempts(entry)})
+
+    def attempts(self, entry: Entry) -> int:
+        """How many requests carried the mail's idempotency key; 1 for a mail without one."""
+        if entry.idempotency_key is None:
+            return 1
+        counted = self._contents.arrivals.get(entry.idempotency_key)
+        return max(1, counted.requests if counted else 1)
+
+    def newest(self, keep: Callable[[Entry], bool], limit: int) -> tuple[list[Entry], int]:
+        """The newest entries that `keep` lets through, newest first, and how many there are."""
+        kept = [entry for entry in reversed(self._contents.entries.values()) if keep(entry)]
+        return kept[:limit], len(kept)
+
+    def arrivals(self) -> dict[str | None, Arrivals]:
+        """Counts by idempotency key, in order of first arrival; `None` counts requests without."""
+        return dict(self._contents.arrivals)
+
+    def empty(self) -> None:
+        """Forget all mails and counts. Promises stay: a late retry is still answered by them."""
+        self._contents = _Contents(promises=self._contents.promises)
+        self._compact()
+
+    def reset(self) -> None:
+        """Forget everything, promises too."""
+        self._contents = _Contents()
+        self._compact()
+
+    def _load(self) -> None:
+        pending: list[tuple[Mail, Place]] = []
+        whole = 0
+        for place, content in self._journal.lines():
+            try:
+                line = _line_adapter.validate_json(content)
+            except ValidationError:
+                continue
+            match line:
+                case _MailLine():
+                    pending.append((line.mail, place))
+                    continue
+                case _CommitLine():
+                    for mail, mail_place in pending:
+                        self._add(mail, mail_place)
+                    self._keep(line)
+                    self._count(_ArrivalLine(key=line.key, requests=0, mails=len(pending)))
+                    pending.clear()
+                case _ArrivalLine():
+                    self._count(line)
+            whole = place.offset + place.length + 1
+        self._journal.cut(whole)
+        live = sum(entry.place.length for entry in self._contents.entries.values())
+        if self._journal.size > 2 * live + WASTE_BEFORE_COMPACTION:
+            self._compact()
+
+    def _compact(self) -> None:
+        entries = list(self._contents.entries.values())
+        places = self._journal.rewrite(self._live_lines())
+        self._contents.entries = {
+            entry.id: Entry(**{**_fields(entry), "place": place})
+            for entry, place in zip(entries, places, strict=False)
+        }
+        self.version += 1
+
+    def _live_lines(self) -> Iterator[bytes]:
+        for entry in self._contents.entries.values():
+            yield self._journal.read(entry.place)
+        # Closes the mails above, for which no promise need be left.
+        yield _encoded(_CommitLine(key=None, fingerprint="", answer="", at=self._clock()))
+        for key, promise in self._contents.promises.items():
+            yield _encoded(_CommitLine(key=key, **_fields(promise)))
+        for key, counted in self._contents.arrivals.items():
+            yield _encoded(_ArrivalLine(key=key, requests=counted.requests, mails=counted.mails))
+
+    def _add(self, mail: Mail, place: Place) -> None:
+        entries = self._contents.entries
+        entries[mail.id] = Entry(
+            id=mail.id,
+            idempotency_key=mail.idempotency_key,
+            sender=mail.sender,
+            to=mail.to,
+            subject=mail.subject,
+            tags=mail.tags,
+            received_at=mail.received_at,
+            addresses=frozenset(map(bare_address, (*mail.to, *mail.cc, *mail.bcc))),
+            place=place,
+        )
+        while len(entries) > self._capacity:
+            del entries[next(iter(entries))]
+
+    def _keep(self, commit: _CommitLine) -> None:
+        promises = self._contents.promises
+        expired_by = self._clock() - KEY_LIFETIME
+        # Promises are in the order of their age, so the expired ones come first.
+        for key in [k for k, p in islice(promises.items(), 100) if p.at <= expired_by]:
+            del promises[key]
+        if commit.key is not None and commit.at > expired_by:
+            promises.pop(commit.key, None)
+            promises[commit.key] = Promise(commit.fingerprint, commit.answer, commit.at)
+
+    def _count(self, line: _ArrivalLine) -> None:
+        arrivals = self._contents.arrivals
+        counted = arrivals.setdefault(line.key, Arrivals())
+        counted.requests += line.requests
+        counted.mails += line.mails
+        if len(arrivals) > MAX_COUNTED_KEYS:
+            del arrivals[next(iter(arrivals))]
+
+
+def bare_address(address: str) -> str:
+    """The address alone of `Name <address>`, in lower case."""
+    return (parseaddr(address)[1] or address).lower()
