@@ -214,7 +214,7 @@ class Settings(BaseSettings):
         10, description="Attempts before a delivery fails for good."
     )
     delivery_max_expired_leases: Positive = Field(
-        3, description="Leases that may expire before a delivery counts as poison."
+        5, description="Leases that may expire before a delivery counts as poison."
     )
     delivery_batch_size: Positive = Field(100, description="Deliveries claimed at once.")
     provider_timeout_seconds: PositiveSeconds = Field(

@@ -14,7 +14,9 @@ One handler (`app.api.errors`) renders them all; `docs/errors.md` lists them.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, TypedDict
+from typing import ClassVar
+
+from typing_extensions import TypedDict  # Pydantic needs it before Python 3.12
 
 
 class ErrorDetail(TypedDict):

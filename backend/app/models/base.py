@@ -6,7 +6,8 @@ from uuid import UUID
 
 from pydantic import JsonValue
 from sqlalchemy import DateTime, ForeignKey, MetaData, String, Text, text
-from sqlalchemy.dialects.postgresql import JSONB, UUID as PG_UUID
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 type_annotations: dict[Any, Any] = {

@@ -93,3 +93,4 @@ class Reason(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     POISON = "poison"
+    INTERNAL_ERROR = "internal_error"

@@ -41,6 +41,7 @@ class Recipient:
         has_address: an email address is stored.
         has_device: a push subscription is active.
         timezone: the user's, or the default.
+        configured: channels that have a provider in this installation.
         digest_frequency: how email is gathered for this type.
         digest_time: local time of digests.
         digest_weekday: 1 (Monday) to 7, for weekly digests.
@@ -49,6 +50,7 @@ class Recipient:
     has_address: bool
     has_device: bool
     timezone: ZoneInfo
+    configured: frozenset[Channel] = frozenset(Channel)
     digest_frequency: DigestFrequency = DigestFrequency.DAILY
     digest_time: time = time(9)
     digest_weekday: int = 1
@@ -138,6 +140,8 @@ def _reason_to_skip(
             return Reason.PREFERENCE_OFF
         if not recipient.has_address:
             return Reason.NO_ADDRESS
+    if channel not in recipient.configured:
+        return Reason.CHANNEL_NOT_CONFIGURED
     return None
 
 

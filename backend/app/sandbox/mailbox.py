@@ -4,7 +4,7 @@ Memory holds what lists and filters need; whole mails are read from the journal 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parseaddr
 from itertools import islice
@@ -78,6 +78,7 @@ class Entry:
 class Promise:
     """The answer an idempotency key stands for, and the payload it was given for."""
 
+    key: str
     fingerprint: str
     answer: str
     at: datetime
@@ -107,10 +108,8 @@ class _CommitLine(BaseModel):
     """Makes the mails before it count: a request is stored whole or not at all."""
 
     type: Literal["commit"] = "commit"
-    key: str | None
-    fingerprint: str
-    answer: str
-    at: datetime
+    mails: int
+    promise: Promise | None
 
 
 _Line = Annotated[_ArrivalLine | _MailLine | _CommitLine, Field(discriminator="type")]
@@ -163,19 +162,22 @@ class Mailbox:
             return None
         return promise
 
-    def accept(self, mails: Sequence[Mail], *, key: str | None, promise: Promise) -> None:
+    def accept(self, mails: Sequence[Mail], promise: Promise | None) -> None:
         """Store the mails of one request, all of them or none, and keep the promise for its key.
+
+        Args:
+            mails: what the request asks to send.
+            promise: what repeats are to be answered; `None` for a request without a key.
 
         Raises:
             OSError: they could not be written; nothing is stored.
         """
-        commit = _CommitLine(key=key, **_fields(promise))
+        commit = _CommitLine(mails=len(mails), promise=promise)
         lines = [_encoded(_MailLine(mail=mail)) for mail in mails]
         places = self._journal.append([*lines, _encoded(commit)])
         for mail, place in zip(mails, places, strict=False):
             self._add(mail, place)
-        self._keep(commit)
-        self._count(_ArrivalLine(key=key, requests=0, mails=len(mails)))
+        self._commit(commit)
         self.version += 1
 
     def find(self, mail_id: str) -> Mail | None:
@@ -221,6 +223,7 @@ class Mailbox:
             try:
                 line = _line_adapter.validate_json(content)
             except ValidationError:
+                pending.clear()
                 continue
             match line:
                 case _MailLine():
@@ -229,8 +232,7 @@ class Mailbox:
                 case _CommitLine():
                     for mail, mail_place in pending:
                         self._add(mail, mail_place)
-                    self._keep(line)
-                    self._count(_ArrivalLine(key=line.key, requests=0, mails=len(pending)))
+                    self._commit(line)
                     pending.clear()
                 case _ArrivalLine():
                     self._count(line)
@@ -244,7 +246,7 @@ class Mailbox:
         entries = list(self._contents.entries.values())
         places = self._journal.rewrite(self._live_lines())
         self._contents.entries = {
-            entry.id: Entry(**{**_fields(entry), "place": place})
+            entry.id: replace(entry, place=place)
             for entry, place in zip(entries, places, strict=False)
         }
         self.version += 1
@@ -252,10 +254,10 @@ class Mailbox:
     def _live_lines(self) -> Iterator[bytes]:
         for entry in self._contents.entries.values():
             yield self._journal.read(entry.place)
-        # Closes the mails above, for which no promise need be left.
-        yield _encoded(_CommitLine(key=None, fingerprint="", answer="", at=self._clock()))
-        for key, promise in self._contents.promises.items():
-            yield _encoded(_CommitLine(key=key, **_fields(promise)))
+        # The counts below include these mails already.
+        yield _encoded(_CommitLine(mails=0, promise=None))
+        for promise in self._contents.promises.values():
+            yield _encoded(_CommitLine(mails=0, promise=promise))
         for key, counted in self._contents.arrivals.items():
             yield _encoded(_ArrivalLine(key=key, requests=counted.requests, mails=counted.mails))
 
@@ -275,15 +277,22 @@ class Mailbox:
         while len(entries) > self._capacity:
             del entries[next(iter(entries))]
 
-    def _keep(self, commit: _CommitLine) -> None:
+    def _commit(self, line: _CommitLine) -> None:
+        key = line.promise.key if line.promise else None
+        if line.mails:
+            self._count(_ArrivalLine(key=key, requests=0, mails=line.mails))
+        if line.promise:
+            self._keep(line.promise)
+
+    def _keep(self, promise: Promise) -> None:
         promises = self._contents.promises
         expired_by = self._clock() - KEY_LIFETIME
         # Promises are in the order of their age, so the expired ones come first.
         for key in [k for k, p in islice(promises.items(), 100) if p.at <= expired_by]:
             del promises[key]
-        if commit.key is not None and commit.at > expired_by:
-            promises.pop(commit.key, None)
-            promises[commit.key] = Promise(commit.fingerprint, commit.answer, commit.at)
+        if promise.at > expired_by:
+            promises.pop(promise.key, None)
+            promises[promise.key] = promise
 
     def _count(self, line: _ArrivalLine) -> None:
         arrivals = self._contents.arrivals
@@ -297,3 +306,7 @@ class Mailbox:
 def bare_address(address: str) -> str:
     """The address alone of `Name <address>`, in lower case."""
     return (parseaddr(address)[1] or address).lower()
+
+
+def _encoded(line: _ArrivalLine | _MailLine | _CommitLine) -> bytes:
+    return line.model_dump_json(by_alias=True).encode()

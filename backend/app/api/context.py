@@ -1,0 +1,27 @@
+"""The application's parts, built once and handed to routes."""
+
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from app.config import Settings
+from app.db.database import Database
+from app.realtime.gateway import Gateway
+from app.security.jwt import TokenVerifier
+from app.services.inbox_service import InboxService
+from app.services.notification_service import NotificationService
+from app.services.user_service import UserService
+
+
+@dataclass(frozen=True, slots=True)
+class AppContext:
+    """Everything a request may need."""
+
+    settings: Settings
+    database: Database
+    redis: Redis
+    tokens: TokenVerifier
+    gateway: Gateway
+    notifications: NotificationService
+    inbox: InboxService
+    users: UserService

@@ -1,0 +1,32 @@
+"""Routes of internal services (requirements 5.5)."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from app.api.dependencies import Context, InternalCaller
+from app.api.json_body import JsonRoute
+from app.schemas.notification import CreateNotification, SendAccepted
+from app.schemas.user import StoredUser, UpsertUser
+
+router = APIRouter(prefix="/internal", tags=["internal"], route_class=JsonRoute)
+
+
+@router.post("/notifications/send", status_code=202)
+async def send_notification(
+    wanted: CreateNotification, caller: InternalCaller, context: Context
+) -> SendAccepted:
+    """Store a notification for one user; it is delivered from then on, whatever fails."""
+    prepared = await context.notifications.create(caller.name, wanted)
+    return SendAccepted(
+        notification_id=prepared.draft.id,
+        status="scheduled" if prepared.is_scheduled else "queued",
+    )
+
+
+@router.put("/users/{user_id}")
+async def upsert_user(
+    user_id: UUID, wanted: UpsertUser, caller: InternalCaller, context: Context
+) -> StoredUser:
+    """Report a user's address, name, timezone, language and attributes."""
+    return await context.users.upsert(user_id, wanted)

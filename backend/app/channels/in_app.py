@@ -1,0 +1,87 @@
+"""In-app delivery of notifications that were held: they become visible in the inbox (REQ-010).
+
+Notifications that need no holding are visible with the commit that creates them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.channels.base import Claim, Report, Sent
+from app.db.database import Database
+from app.policy.kinds import Channel
+from app.realtime.backplane import Change
+from app.realtime.frames import InboxItem, visible_change
+from app.realtime.inboxes import lock_inboxes, open_inboxes, save_inboxes
+
+# Under the inboxes' locks nobody else gives positions; a row that has one was shown already.
+STILL_HIDDEN = text("""
+    SELECT id FROM notifications
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND position IS NULL AND deleted_at IS NULL
+""")
+
+SHOW = text("""
+    UPDATE notifications n SET position = v.position, seq = v.position
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:positions AS bigint[])) AS v (id, position)
+    WHERE n.id = v.id
+""")
+
+
+class InAppChannel:
+    """Gives held notifications their position and tells live sessions.
+
+    Args:
+        publish: takes the changes once they are committed; never waits or raises.
+    """
+
+    channel: ClassVar[Channel] = Channel.IN_APP
+
+    def __init__(self, database: Database, publish: Callable[[tuple[Change, ...]], None]) -> None:
+        self._database = database
+        self._publish = publish
+
+    async def send(self, claims: Sequence[Claim], report: Report) -> None:
+        """Make all the claims visible in one transaction, in the order they were created."""
+        async with self._database.as_service() as connection:
+            changes = await _show(connection, sorted(claims, key=lambda claim: claim.created_at))
+        self._publish(changes)
+        for claim in claims:
+            report(claim, Sent())
+
+
+async def _show(connection: AsyncConnection, claims: Sequence[Claim]) -> tuple[Change, ...]:
+    users = {claim.user_id for claim in claims}
+    await open_inboxes(connection, users)
+    inboxes = await lock_inboxes(connection, users)
+    ids = [claim.notification_id for claim in claims]
+    hidden = set((await connection.execute(STILL_HIDDEN, {"ids": ids})).scalars())
+    changes: list[Change] = []
+    shown = [claim for claim in claims if claim.notification_id in hidden]
+    positions: list[int] = []
+    for claim in shown:
+        inbox = inboxes[claim.user_id]
+        positions.append(inbox.admit(claim.type))
+        changes.append(visible_change(_item(claim, inbox.seq), inbox))
+    await connection.execute(
+        SHOW, {"ids": [claim.notification_id for claim in shown], "positions": positions}
+    )
+    await save_inboxes(connection, inboxes.values())
+    return tuple(changes)
+
+
+def _item(claim: Claim, position: int) -> InboxItem:
+    return InboxItem(
+        id=claim.notification_id,
+        type=claim.type,
+        priority=claim.priority,
+        title=claim.title,
+        body=claim.body,
+        body_html=claim.body_html,
+        data=claim.data,
+        read_at=None,
+        created_at=claim.created_at,
+        expires_at=claim.expires_at,
+        seq=position,
+    )

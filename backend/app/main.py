@@ -1,0 +1,149 @@
+"""The web programs: the API with the page and the socket path, and the gateway alone."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.staticfiles import StaticFiles
+
+from app.api.context import AppContext
+from app.api.errors import ErrorAnswer, install_error_handlers
+from app.api.health import router as health_router
+from app.api.middleware import CORRELATION_HEADER, RequestContext
+from app.api.v1.notifications.websocket import router as websocket_router
+from app.api.v1.router import router as v1_router
+from app.config import Settings
+from app.db.database import Database
+from app.pipeline.announce import Announcer
+from app.pipeline.commit import GroupCommit
+from app.pipeline.decide import Defaults
+from app.pipeline.deliver import Clock, utc_now
+from app.pipeline.doorbell import StreamBroker, StreamDoorbell
+from app.realtime.backplane import Backplane
+from app.realtime.connection import redis_client, redis_url
+from app.realtime.gateway import Gateway
+from app.security.jwt import TokenVerifier
+from app.serve import serve
+from app.services.demo_service import seed_demo_users
+from app.services.inbox_service import InboxService
+from app.services.notification_service import NotificationService
+from app.services.user_service import UserService
+
+MAX_BODY_BYTES = 1024 * 1024
+PAGE = Path(__file__).parents[2] / "frontend" / "app" / "dist"
+VERSION = "0.1.0"
+EVERY_ERROR = {"default": {"model": ErrorAnswer, "description": "The error, with a stable code."}}
+
+
+@asynccontextmanager
+async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppContext]:
+    """Build what requests need, and close it when the program ends."""
+    async with AsyncExitStack() as stack:
+        database = Database(settings)
+        stack.push_async_callback(database.close)
+        redis = redis_client(settings)
+        stack.push_async_callback(redis.aclose)
+        broker = StreamBroker(redis_url(settings))
+        stack.push_async_callback(broker.shutdown)
+        backplane = Backplane(redis)
+        announcer = await stack.enter_async_context(Announcer(backplane, StreamDoorbell(broker)))
+        groups = await stack.enter_async_context(
+            GroupCommit(database, announcer, Defaults.from_settings(settings))
+        )
+        tokens = TokenVerifier(settings)
+        inbox = InboxService(database, settings)
+        gateway = Gateway(settings, tokens, inbox)
+        await stack.enter_async_context(gateway.running(backplane))
+        yield AppContext(
+            settings=settings,
+            database=database,
+            redis=redis,
+            tokens=tokens,
+            gateway=gateway,
+            notifications=NotificationService(settings, database, groups, announcer, clock),
+            inbox=inbox,
+            users=UserService(database),
+        )
+
+
+def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
+    """The API, the page and the socket path.
+
+    Args:
+        settings: with both URLs filled in.
+        clock: the present instant; injected so that time can be driven.
+    """
+    app = _bare_app(settings, clock)
+    app.include_router(v1_router)
+    if settings.is_development:
+        from app.api.demo import router as demo_router  # noqa: PLC0415 -- absent in production
+
+        app.include_router(demo_router)
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return app
+
+
+def create_gateway_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
+    """The socket path and the health routes."""
+    return _bare_app(settings, clock)
+
+
+def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with open_context(settings, clock) as context:
+            app.state.context = context
+            app.state.gateway = context.gateway
+            yield
+
+    app = FastAPI(
+        title="notify",
+        version=VERSION,
+        summary="Notifications that lose nothing and explain every decision.",
+        lifespan=lifespan,
+        redoc_url=None,
+        responses={**EVERY_ERROR},
+        max_body_size=MAX_BODY_BYTES,
+    )
+    install_error_handlers(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", CORRELATION_HEADER],
+            expose_headers=[CORRELATION_HEADER, "Retry-After", "Idempotent-Replayed"],
+        )
+    app.add_middleware(RequestContext)
+    app.include_router(health_router)
+    app.include_router(websocket_router, prefix="/api/v1")
+    return app
+
+
+async def run_api(settings: Settings) -> None:
+    """Serve the API until SIGTERM or SIGINT."""
+    if settings.is_development:
+        database = Database(settings)
+        try:
+            await seed_demo_users(database)
+        finally:
+            await database.close()
+    app = create_app(settings)
+    await _serve(app, settings.api_host, settings.api_port)
+
+
+async def run_gateway(settings: Settings) -> None:
+    """Serve the socket path until SIGTERM or SIGINT."""
+    app = create_gateway_app(settings)
+    await _serve(app, settings.gateway_host, settings.ws_port)
+
+
+async def _serve(app: FastAPI, host: str, port: int) -> None:
+    async def drain() -> None:
+        # The lifespan, which has not run yet, makes the gateway.
+        await app.state.gateway.drain()
+
+    await serve(app, host, port, drain=drain)

@@ -1,0 +1,89 @@
+"""What is told after a commit: frames to live sessions, a doorbell to the workers.
+
+Both go through Redis and both may be lost: gateways compare positions with PostgreSQL, workers
+sweep. So nobody waits for an announcement, and one that takes longer than its time is given up.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+
+from app.pipeline.coalescing import Coalescer
+from app.realtime.backplane import Backplane, Change
+
+log = structlog.get_logger()
+
+ANNOUNCEMENTS_AT_ONCE = 512
+BACKLOG_LIMIT = 20_000
+DOORBELL_TIMEOUT = 0.05  # seconds, as the design settles it
+PUBLISH_TIMEOUT = 1.0  # seconds; a group's frames are one pipeline
+
+
+class Doorbell(Protocol):
+    """Wakes workers; a ring says what may be due, the rows say what is."""
+
+    async def ring(self, delivery_ids: Sequence[UUID], batch_ids: Sequence[UUID]) -> None:
+        """Send one message naming deliveries and batches that are due."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What one committed group has to tell."""
+
+    changes: tuple[Change, ...] = ()
+    delivery_ids: tuple[UUID, ...] = ()
+    batch_ids: tuple[UUID, ...] = ()
+
+
+class Announcer:
+    """Publishes and rings in the background, in the order of commits.
+
+    Args:
+        backplane: carries changes to the gateways.
+        doorbell: wakes the workers.
+    """
+
+    def __init__(self, backplane: Backplane, doorbell: Doorbell) -> None:
+        self._backplane = backplane
+        self._doorbell = doorbell
+        self._queue: Coalescer[Announcement, None] = Coalescer(
+            self._announce, limit=ANNOUNCEMENTS_AT_ONCE
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._queue.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._queue.__aexit__(kind, error, trace)
+
+    def announce(self, announcement: Announcement) -> None:
+        """Tell soon, or not at all if Redis has fallen far behind; never waits or raises."""
+        if self._queue.waiting < BACKLOG_LIMIT:
+            self._queue.submit_nowait(announcement)
+
+    async def _announce(self, announcements: list[Announcement]) -> Sequence[None]:
+        changes = [change for told in announcements for change in told.changes]
+        deliveries = [item for told in announcements for item in told.delivery_ids]
+        batches = [item for told in announcements for item in told.batch_ids]
+        try:
+            if changes:
+                await self._backplane.publish(changes, timeout=PUBLISH_TIMEOUT)
+            if deliveries or batches:
+                async with asyncio.timeout(DOORBELL_TIMEOUT):
+                    await self._doorbell.ring(deliveries, batches)
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("announcement_lost", changes=len(changes), error=type(error).__name__)
+        return [None] * len(announcements)

@@ -1,0 +1,132 @@
+"""Stage 2: what is known of the users, and what the policy says for each draft."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from pydantic import JsonValue
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.config import Settings
+from app.pipeline.draft import Draft, JsonObject
+from app.policy.kinds import Channel
+from app.policy.routing import Decision, Recipient, Request, decide, effective_priority
+from app.realtime.inboxes import open_inboxes
+
+READ_RECIPIENTS = text("""
+    SELECT u.id, i.user_id IS NOT NULL AS has_inbox, r.email IS NOT NULL AS has_address,
+           r.timezone,
+           EXISTS (
+               SELECT FROM push_subscriptions p WHERE p.user_id = u.id AND p.is_active
+           ) AS has_device
+    FROM users u
+    LEFT JOIN inbox_state i ON i.user_id = u.id
+    LEFT JOIN notification_recipients r ON r.user_id = u.id
+    WHERE u.id = ANY(CAST(:user_ids AS uuid[]))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for users who chose nothing."""
+
+    timezone: ZoneInfo
+    digest_time: time
+    digest_weekday: int
+    configured: frozenset[Channel]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Defaults":
+        """The defaults of this installation."""
+        configured = {Channel.IN_APP}
+        if settings.email_configured:
+            configured.add(Channel.EMAIL)
+        return cls(
+            timezone=settings.default_timezone,
+            digest_time=time.fromisoformat(settings.digest_default_time),
+            digest_weekday=settings.digest_default_day,
+            configured=frozenset(configured),
+        )
+
+
+async def read_recipients(
+    connection: AsyncConnection, user_ids: Collection[UUID], defaults: Defaults
+) -> dict[UUID, Recipient]:
+    """What the policy needs to know of each user that exists; opens inboxes that are missing."""
+    rows = (await connection.execute(READ_RECIPIENTS, {"user_ids": list(user_ids)})).all()
+    newcomers = [row.id for row in rows if not row.has_inbox]
+    if newcomers:
+        await open_inboxes(connection, newcomers)
+    return {
+        row.id: Recipient(
+            has_address=row.has_address,
+            has_device=row.has_device,
+            timezone=ZoneInfo(row.timezone) if row.timezone else defaults.timezone,
+            configured=defaults.configured,
+            digest_time=defaults.digest_time,
+            digest_weekday=defaults.digest_weekday,
+        )
+        for row in rows
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the policy, as the trace keeps it."""
+
+    decisions: tuple[Decision, ...]
+    inputs: JsonObject
+
+    def outcomes(self) -> list[JsonValue]:
+        """The decisions as the trace shows them."""
+        return [
+            {
+                "channel": decision.channel.value,
+                "action": decision.action.value,
+                "reason": decision.reason.value,
+                "until": _instant(decision.until),
+            }
+            for decision in self.decisions
+        ]
+
+
+def run_policy(draft: Draft, recipient: Recipient) -> Run:
+    """Decide a draft at the instant it was made."""
+    decisions = decide(draft.request, recipient, now=draft.created_at)
+    return Run(decisions, recorded_inputs(draft.request, recipient, draft.created_at))
+
+
+def recorded_inputs(request: Request, recipient: Recipient, now: datetime) -> JsonObject:
+    """All that `decide` saw, so that the run can be replayed."""
+    known: JsonObject = {
+        "has_address": recipient.has_address,
+        "has_device": recipient.has_device,
+        "timezone": recipient.timezone.key,
+        "configured": _channels(recipient.configured),
+        "digest_frequency": recipient.digest_frequency.value,
+        "digest_time": recipient.digest_time.isoformat(),
+        "digest_weekday": recipient.digest_weekday,
+    }
+    return {
+        "type": request.type.value,
+        "priority": effective_priority(request).value,
+        "channels": _channels(request.channels),
+        "send_email": request.send_email,
+        "send_at": _instant(request.send_at),
+        "expires_at": _instant(request.expires_at),
+        "now": _instant(now),
+        "recipient": known,
+    }
+
+
+def _channels(channels: frozenset[Channel] | None) -> JsonValue:
+    if channels is None:
+        return None
+    return [channel.value for channel in Channel if channel in channels]
+
+
+def _instant(value: datetime | None) -> str | None:
+    return None if value is None else value.astimezone(UTC).isoformat()

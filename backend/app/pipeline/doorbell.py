@@ -1,0 +1,156 @@
+"""The doorbell: a TaskIQ stream broker on Redis that wakes workers (section 8.4).
+
+A message names a batch of rows that may be due; the rows decide. So a message that is lost, or
+delivered twice, changes nothing but the time until the next sweep.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+from taskiq import AckableMessage
+from taskiq.kicker import AsyncKicker
+from taskiq_redis import RedisStreamBroker
+
+log = structlog.get_logger()
+
+STREAM = "notify:doorbell"
+GROUP = "workers"
+DELIVER_TASK = "deliver"
+EXPAND_TASK = "expand"
+SWEEP_TASK = "sweep"
+IDS_PER_RING = 500
+READ_BLOCK_MS = 2_000
+READ_COUNT = 16
+RECLAIM_INTERVAL = 15.0  # seconds between looks at what dead workers left unacknowledged
+RECLAIM_IDLE_MS = 60_000  # longer than any task runs
+RECONNECT_DELAY = 0.5  # seconds
+STREAM_LENGTH = 100_000  # rings kept when no worker reads; sweeping needs none of them
+
+
+class StreamBroker(RedisStreamBroker):
+    """The stream broker, made to survive what the stock one does not.
+
+    Messages of dead workers are reclaimed on a timer (the stock broker reclaims only after a
+    message arrives), acknowledged entries are deleted, a flushed or restarted Redis gets its
+    group back, and a group starts at the stream's beginning.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            url,
+            queue_name=STREAM,
+            consumer_group_name=GROUP,
+            consumer_id="0",
+            xread_block=READ_BLOCK_MS,
+            xread_count=READ_COUNT,
+            idle_timeout=RECLAIM_IDLE_MS,
+            maxlen=STREAM_LENGTH,
+            # A blocking read must end before its socket's patience does.
+            socket_timeout=READ_BLOCK_MS / 1000 + 3,
+            socket_connect_timeout=2,
+            max_connection_pool_size=16,
+        )
+
+    async def startup(self) -> None:
+        """Start without Redis too: `listen` declares the group once it can."""
+        with contextlib.suppress(RedisError, OSError):
+            await super().startup()
+
+    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+        """Messages for this worker, through every fault of Redis, for ever."""
+        while True:
+            try:
+                async for message in self._listen_until_fault():
+                    yield message
+            except (RedisError, OSError) as error:
+                log.info("doorbell_reconnecting", error=type(error).__name__)
+                await asyncio.sleep(RECONNECT_DELAY)
+
+    async def _listen_until_fault(self) -> AsyncGenerator[AckableMessage, None]:
+        await self._declare_consumer_group()
+        loop = asyncio.get_running_loop()
+        reclaim_at = loop.time()
+        async with Redis(connection_pool=self.connection_pool) as redis:
+            while True:
+                if loop.time() >= reclaim_at:
+                    reclaim_at = loop.time() + RECLAIM_INTERVAL
+                    for message in await self._reclaim(redis):
+                        yield message
+                for message in await self._read(redis):
+                    yield message
+
+    async def _read(self, redis: "Redis") -> list[AckableMessage]:
+        fetched = cast(
+            "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]",
+            await redis.xreadgroup(
+                GROUP, self.consumer_name, {STREAM: ">"}, block=self.block, count=self.count
+            ),
+        )
+        return self._messages([entry for _, entries in fetched or () for entry in entries])
+
+    async def _reclaim(self, redis: "Redis") -> list[AckableMessage]:
+        reply = cast(
+            "tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]], list[bytes]]",
+            await redis.xautoclaim(
+                STREAM, GROUP, self.consumer_name, min_idle_time=self.idle_timeout, count=self.count
+            ),
+        )
+        return self._messages(reply[1])
+
+    def _messages(
+        self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]
+    ) -> list[AckableMessage]:
+        return [
+            AckableMessage(data=fields[b"data"], ack=self._ack_generator(entry_id, STREAM))
+            for entry_id, fields in entries
+            if fields
+        ]
+
+    def _ack_generator(self, id: Any, queue_name: str) -> Any:
+        async def acknowledge() -> None:
+            with contextlib.suppress(RedisError, OSError):
+                async with (
+                    Redis(connection_pool=self.connection_pool) as redis,
+                    redis.pipeline(transaction=False) as pipeline,
+                ):
+                    pipeline.xack(queue_name, GROUP, id)
+                    pipeline.xdel(queue_name, id)
+                    await pipeline.execute()
+
+        return acknowledge
+
+    async def _declare_consumer_group(self) -> None:
+        async with Redis(connection_pool=self.connection_pool) as redis:
+            try:
+                await redis.xgroup_create(STREAM, GROUP, id=self.consumer_id, mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+
+class StreamDoorbell:
+    """Rings through a broker; the one face of TaskIQ that the API process has."""
+
+    def __init__(self, broker: StreamBroker) -> None:
+        self._broker = broker
+
+    async def ring(self, delivery_ids: Sequence[UUID], batch_ids: Sequence[UUID] = ()) -> None:
+        """Wake workers for the deliveries and batches, a few hundred ids in a message.
+
+        Raises:
+            RedisError, OSError: Redis cannot be reached.
+        """
+        for start in range(0, len(delivery_ids), IDS_PER_RING):
+            chunk = delivery_ids[start : start + IDS_PER_RING]
+            await self._kick(DELIVER_TASK, [str(item) for item in chunk])
+        for batch_id in batch_ids:
+            await self._kick(EXPAND_TASK, str(batch_id))
+
+    async def _kick(self, task: str, argument: str | list[str]) -> None:
+        await AsyncKicker(task, self._broker, {}).kiq(argument)

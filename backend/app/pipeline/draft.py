@@ -1,0 +1,51 @@
+"""What a notification is before it is stored."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import JsonValue
+
+from app.policy.routing import Request
+
+JsonObject = dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Texts and data of a notification, sanitised.
+
+    Args:
+        title: plain text, at most 255 characters.
+        body: Markdown source.
+        body_html: the same as safe HTML.
+        data: the caller's own data.
+        template_id: the template that was asked for.
+    """
+
+    title: str
+    body: str
+    body_html: str
+    data: JsonObject
+    template_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One notification of one user, ready to be decided and stored.
+
+    Args:
+        id: UUIDv7 of the notification.
+        service: name of the calling service.
+        request: what the policy needs to know of the call.
+        created_at: aware instant of the call.
+        batch_id: the bulk call it came from.
+    """
+
+    id: UUID
+    user_id: UUID
+    service: str
+    request: Request
+    content: Content
+    created_at: datetime
+    batch_id: UUID | None = None

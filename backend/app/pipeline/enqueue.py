@@ -1,0 +1,241 @@
+"""Stage 3: notifications, positions and deliveries are written as one; then the bell is rung.
+
+The rows written here are the queue of record. Everything after the commit, the frames and the
+doorbell, may be lost without losing a notification.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.db.database import dumps
+from app.pipeline.announce import Announcement
+from app.pipeline.decide import Defaults, Run, read_recipients, run_policy
+from app.pipeline.draft import Draft
+from app.policy.kinds import Action, Channel, DeliveryStatus
+from app.policy.routing import Decision, Recipient, effective_priority
+from app.realtime.backplane import Change
+from app.realtime.frames import InboxItem, visible_change
+from app.realtime.inboxes import Inbox, lock_inboxes, save_inboxes
+
+INSERT_GROUP = text("""
+    WITH stored AS (
+        INSERT INTO notifications (
+            id, user_id, type, priority, title, body, body_html, data, template_id, service,
+            batch_id, position, seq, send_at, created_at, expires_at
+        )
+        SELECT id, user_id, type, priority, title, body, body_html, data::jsonb, template_id,
+               service, batch_id, position, position, send_at, created_at, expires_at
+        FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:user_ids AS uuid[]), CAST(:types AS text[]),
+            CAST(:priorities AS text[]), CAST(:titles AS text[]), CAST(:bodies AS text[]),
+            CAST(:htmls AS text[]), CAST(:data AS text[]), CAST(:template_ids AS text[]),
+            CAST(:services AS text[]), CAST(:batch_ids AS uuid[]), CAST(:positions AS bigint[]),
+            CAST(:send_ats AS timestamptz[]), CAST(:created_ats AS timestamptz[]),
+            CAST(:expires_ats AS timestamptz[])
+        ) AS n (
+            id, user_id, type, priority, title, body, body_html, data, template_id, service,
+            batch_id, position, send_at, created_at, expires_at
+        )
+    ), decided AS (
+        INSERT INTO notification_decisions (
+            notification_id, user_id, stage, inputs, outcomes, decided_at
+        )
+        SELECT id, user_id, 'create', inputs::jsonb, outcomes::jsonb, created_at
+        FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:user_ids AS uuid[]), CAST(:inputs AS text[]),
+            CAST(:outcomes AS text[]), CAST(:created_ats AS timestamptz[])
+        ) AS n (id, user_id, inputs, outcomes, created_at)
+    ), queued AS (
+        INSERT INTO notification_deliveries (
+            id, notification_id, user_id, channel, status, reason, urgency, next_attempt_at,
+            digest_slot, sent_at, created_at
+        )
+        SELECT * FROM unnest(
+            CAST(:d_ids AS uuid[]), CAST(:d_notification_ids AS uuid[]),
+            CAST(:d_user_ids AS uuid[]), CAST(:d_channels AS text[]), CAST(:d_statuses AS text[]),
+            CAST(:d_reasons AS text[]), CAST(:d_urgencies AS smallint[]),
+            CAST(:d_next_attempt_ats AS timestamptz[]), CAST(:d_digest_slots AS timestamptz[]),
+            CAST(:d_sent_ats AS timestamptz[]), CAST(:d_created_ats AS timestamptz[])
+        )
+    )
+    SELECT
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A delivery row as it is first written."""
+
+    id: UUID
+    channel: Channel
+    status: DeliveryStatus
+    decision: Decision
+    next_attempt_at: datetime | None
+    digest_slot: datetime | None
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A draft with its decisions, deliveries and position, ready to be written.
+
+    Args:
+        change: what live sessions are told, None while the notification is not visible.
+    """
+
+    draft: Draft
+    run: Run
+    position: int | None
+    deliveries: tuple[Queued, ...]
+    change: Change | None
+
+    @property
+    def channels(self) -> list[Channel]:
+        """Channels that something will go out on, now or later."""
+        return [decision.channel for decision in self.run.decisions if decision.delivers]
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether nothing goes out before a later instant that the caller chose."""
+        send_at = self.draft.request.send_at
+        return send_at is not None and send_at > self.draft.created_at
+
+    @property
+    def due_ids(self) -> list[UUID]:
+        """Deliveries that a worker can take at once."""
+        return [
+            queued.id
+            for queued in self.deliveries
+            if queued.status is DeliveryStatus.PENDING and queued.decision.action is Action.SEND
+        ]
+
+
+def prepare(draft: Draft, recipient: Recipient, inbox: Inbox) -> Prepared:
+    """Decide a draft and give it its place; advances the locked inbox in memory."""
+    run = run_policy(draft, recipient)
+    visible = any(
+        decision.channel is Channel.IN_APP and decision.action is Action.SEND
+        for decision in run.decisions
+    )
+    position = inbox.admit(draft.request.type.value) if visible else None
+    return Prepared(
+        draft=draft,
+        run=run,
+        position=position,
+        deliveries=tuple(
+            _queued(decision, draft.created_at) for decision in run.decisions if decision.delivers
+        ),
+        change=None if position is None else _change(draft, inbox, position),
+    )
+
+
+async def store(
+    connection: AsyncConnection, drafts: Sequence[Draft], defaults: Defaults
+) -> list[Prepared]:
+    """Decide a group of drafts and write all that follows from it.
+
+    Args:
+        connection: a transaction as the service role; the caller commits it.
+
+    Returns:
+        What was written; drafts of users that do not exist are left out.
+    """
+    recipients = await read_recipients(connection, {draft.user_id for draft in drafts}, defaults)
+    inboxes = await lock_inboxes(connection, recipients)
+    prepared = [
+        prepare(draft, recipients[draft.user_id], inboxes[draft.user_id])
+        for draft in drafts
+        if draft.user_id in inboxes
+    ]
+    if prepared:
+        await _write(connection, prepared)
+        await save_inboxes(connection, inboxes.values())
+    return prepared
+
+
+def announcement_of(prepared: Sequence[Prepared]) -> Announcement:
+    """What is to be told once the group is committed."""
+    return Announcement(
+        changes=tuple(item.change for item in prepared if item.change is not None),
+        delivery_ids=tuple(due for item in prepared for due in item.due_ids),
+    )
+
+
+async def _write(connection: AsyncConnection, prepared: Sequence[Prepared]) -> None:
+    drafts = [item.draft for item in prepared]
+    deliveries = [(item.draft, queued) for item in prepared for queued in item.deliveries]
+    await connection.execute(
+        INSERT_GROUP,
+        {
+            "ids": [draft.id for draft in drafts],
+            "user_ids": [draft.user_id for draft in drafts],
+            "types": [draft.request.type.value for draft in drafts],
+            "priorities": [effective_priority(draft.request).value for draft in drafts],
+            "titles": [draft.content.title for draft in drafts],
+            "bodies": [draft.content.body for draft in drafts],
+            "htmls": [draft.content.body_html for draft in drafts],
+            "data": [dumps(draft.content.data) for draft in drafts],
+            "template_ids": [draft.content.template_id for draft in drafts],
+            "services": [draft.service for draft in drafts],
+            "batch_ids": [draft.batch_id for draft in drafts],
+            "positions": [item.position for item in prepared],
+            "send_ats": [draft.request.send_at for draft in drafts],
+            "created_ats": [draft.created_at for draft in drafts],
+            "expires_ats": [draft.request.expires_at for draft in drafts],
+            "inputs": [dumps(item.run.inputs) for item in prepared],
+            "outcomes": [dumps(item.run.outcomes()) for item in prepared],
+            "d_ids": [queued.id for _, queued in deliveries],
+            "d_notification_ids": [draft.id for draft, _ in deliveries],
+            "d_user_ids": [draft.user_id for draft, _ in deliveries],
+            "d_channels": [queued.channel.value for _, queued in deliveries],
+            "d_statuses": [queued.status.value for _, queued in deliveries],
+            "d_reasons": [queued.decision.reason.value for _, queued in deliveries],
+            "d_urgencies": [effective_priority(draft.request).rank for draft, _ in deliveries],
+            "d_next_attempt_ats": [queued.next_attempt_at for _, queued in deliveries],
+            "d_digest_slots": [queued.digest_slot for _, queued in deliveries],
+            "d_sent_ats": [queued.sent_at for _, queued in deliveries],
+            "d_created_ats": [draft.created_at for draft, _ in deliveries],
+        },
+    )
+
+
+def _queued(decision: Decision, now: datetime) -> Queued:
+    # The in-app delivery is the commit itself: the position makes it visible.
+    committed = decision.channel is Channel.IN_APP and decision.action is Action.SEND
+    due = None
+    if decision.action is Action.HOLD:
+        due = decision.until
+    elif decision.action is Action.SEND and not committed:
+        due = now
+    return Queued(
+        id=uuid7(),
+        channel=decision.channel,
+        status=DeliveryStatus.SENT if committed else DeliveryStatus.PENDING,
+        decision=decision,
+        next_attempt_at=due,
+        digest_slot=decision.until if decision.action is Action.DIGEST else None,
+        sent_at=now if committed else None,
+    )
+
+
+def _change(draft: Draft, inbox: Inbox, position: int) -> Change:
+    item = InboxItem(
+        id=draft.id,
+        type=draft.request.type.value,
+        priority=effective_priority(draft.request).value,
+        title=draft.content.title,
+        body=draft.content.body,
+        body_html=draft.content.body_html,
+        data=draft.content.data,
+        read_at=None,
+        created_at=draft.created_at,
+        expires_at=draft.request.expires_at,
+        seq=position,
+    )
+    return visible_change(item, inbox)

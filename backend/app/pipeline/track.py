@@ -1,0 +1,167 @@
+"""Stage 5: outcomes become states, and every attempt an event of the trace."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+
+from app.channels.base import Claim, Failed, Outcome, Retry, Sent, Skipped
+from app.db.database import Database
+from app.errors import Unavailable
+from app.pipeline.coalescing import Coalescer
+from app.policy.kinds import DeliveryStatus, Reason
+from app.policy.retry import RetryPolicy
+
+log = structlog.get_logger()
+
+OUTCOMES_AT_ONCE = 500
+
+# The lease's token fences: a worker that wakes up late changes nothing.
+RECORD = text("""
+    WITH told AS (
+        SELECT * FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:statuses AS text[]),
+            CAST(:reasons AS text[]), CAST(:details AS text[]), CAST(:due AS timestamptz[]),
+            CAST(:provider_ids AS text[]), CAST(:events AS text[]), CAST(:attempts AS int[])
+        ) AS t (id, token, status, reason, detail, due, provider_id, event, attempts)
+    ), recorded AS (
+        UPDATE notification_deliveries d
+        SET status = t.status, reason = t.reason, error_message = t.detail,
+            next_attempt_at = t.due, lease_token = NULL,
+            provider_id = coalesce(t.provider_id, d.provider_id),
+            sent_at = CASE WHEN t.status = 'sent' THEN CAST(:now AS timestamptz) END,
+            failed_at = CASE WHEN t.status = 'failed' THEN CAST(:now AS timestamptz) END
+        FROM told t
+        WHERE d.id = t.id AND d.lease_token = t.token AND d.status = 'pending'
+        RETURNING d.id, d.notification_id, d.user_id, d.channel, d.device_id
+    )
+    INSERT INTO notification_events (
+        notification_id, user_id, channel, event, reason, device_id, detail, at
+    )
+    SELECT r.notification_id, r.user_id, r.channel, t.event, t.reason, r.device_id,
+           jsonb_strip_nulls(jsonb_build_object(
+               'attempt', t.attempts, 'detail', t.detail, 'provider_id', t.provider_id,
+               'next_attempt_at', t.due
+           )),
+           CAST(:now AS timestamptz)
+    FROM recorded r JOIN told t USING (id)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The row that an outcome becomes."""
+
+    claim: Claim
+    status: DeliveryStatus
+    event: str
+    reason: Reason | None = None
+    detail: str | None = None
+    due: datetime | None = None
+    provider_id: str | None = None
+
+
+class Recorder:
+    """Writes outcomes, those that arrive together in one statement.
+
+    Args:
+        retry: when a delivery that may work later is tried again.
+        clock: the present instant.
+        luck: a random number in [0, 1), for the jitter of retries.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        retry: RetryPolicy,
+        clock: Callable[[], datetime],
+        luck: Callable[[], float] = random.random,
+    ) -> None:
+        self._database = database
+        self._retry = retry
+        self._clock = clock
+        self._luck = luck
+        self._writes: Coalescer[Entry, None] = Coalescer(self._write, limit=OUTCOMES_AT_ONCE)
+        self._pending: dict[UUID, asyncio.Future[None]] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._writes.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._writes.__aexit__(kind, error, trace)
+
+    def report(self, claim: Claim, outcome: Outcome) -> None:
+        """Record what became of a claim, soon; `settle` waits for it."""
+        self._pending[claim.id] = self._writes.submit_nowait(self._entry(claim, outcome))
+
+    def is_reported(self, claim: Claim) -> bool:
+        """Whether an outcome of the claim is known and not settled yet."""
+        return claim.id in self._pending
+
+    async def settle(self, claims: Sequence[Claim]) -> None:
+        """Wait until everything reported of these claims is written.
+
+        What PostgreSQL could not take is left to the lease: the rows are due again at its end.
+        """
+        writes = [self._pending.pop(claim.id) for claim in claims if claim.id in self._pending]
+        for result in await asyncio.gather(*writes, return_exceptions=True):
+            if isinstance(result, Unavailable):
+                log.warning("outcome_not_recorded")
+            elif isinstance(result, BaseException):
+                raise result
+
+    def _entry(self, claim: Claim, outcome: Outcome) -> Entry:
+        match outcome:
+            case Sent(provider_id):
+                return Entry(
+                    claim, DeliveryStatus.SENT, "sent", Reason.SENT_NOW, provider_id=provider_id
+                )
+            case Skipped(reason):
+                return Entry(claim, DeliveryStatus.SKIPPED, "skipped", reason)
+            case Failed(reason, detail):
+                return Entry(claim, DeliveryStatus.FAILED, "failed", reason, detail)
+            case Retry(reason, detail, after):
+                return self._retried(claim, reason, detail, after)
+
+    def _retried(self, claim: Claim, reason: Reason, detail: str, after: float | None) -> Entry:
+        due = self._retry.next_attempt(
+            self._clock(), attempts=claim.attempts, luck=self._luck(), retry_after=after
+        )
+        if due is None:
+            last = f"{reason.value}: {detail}"
+            return Entry(claim, DeliveryStatus.FAILED, "failed", Reason.ATTEMPTS_EXHAUSTED, last)
+        return Entry(claim, DeliveryStatus.PENDING, "retry", reason, detail, due)
+
+    async def _write(self, entries: list[Entry]) -> Sequence[None]:
+        async with self._database.as_service() as connection:
+            await connection.execute(
+                RECORD,
+                {
+                    "now": self._clock(),
+                    "ids": [entry.claim.id for entry in entries],
+                    "tokens": [entry.claim.lease_token for entry in entries],
+                    "statuses": [entry.status.value for entry in entries],
+                    "reasons": [
+                        None if entry.reason is None else entry.reason.value for entry in entries
+                    ],
+                    "details": [entry.detail for entry in entries],
+                    "due": [entry.due for entry in entries],
+                    "provider_ids": [entry.provider_id for entry in entries],
+                    "events": [entry.event for entry in entries],
+                    "attempts": [entry.claim.attempts for entry in entries],
+                },
+            )
+        return [None] * len(entries)

@@ -1,0 +1,132 @@
+"""What the gateway reads of an inbox; `app.services.inbox_service` implements it."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from app.realtime import frames
+from app.realtime.frames import InboxItem
+
+NO_UNREAD: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class InboxSnapshot:
+    """Where a user's inbox stood at one instant; a user who never had anything stands at 0.
+
+    Args:
+        seq: number of the last change.
+        floor_seq: changes below this number are forgotten.
+        by_type: unread notifications by type, zeros left out.
+    """
+
+    seq: int = 0
+    floor_seq: int = 0
+    by_type: Mapping[str, int] = field(default_factory=lambda: NO_UNREAD)
+
+    @property
+    def unread_count(self) -> int:
+        """Unread notifications of all types."""
+        return sum(self.by_type.values())
+
+    def can_resume(self, since: int) -> bool:
+        """Whether everything that changed after `since` is still known."""
+        return self.floor_seq <= since <= self.seq
+
+
+@dataclass(frozen=True, slots=True)
+class NetChange:
+    """A notification that changed, as it is now.
+
+    Args:
+        position: the number at which it became visible.
+        seq: the number of its last change.
+        item: None once it was deleted or has expired.
+    """
+
+    id: UUID
+    position: int
+    seq: int
+    item: InboxItem | None
+
+    def frame(self, *, since: int, unread_count: int) -> bytes | None:
+        """The message for a client that has seen everything up to `since`.
+
+        Returns:
+            None when the client never saw the notification, and need not any more.
+        """
+        known = self.position <= since
+        if self.item is None:
+            if not known:
+                return None
+            return frames.notification_deleted(self.id, seq=self.seq, unread_count=unread_count)
+        if not known:
+            return frames.notification(self.item, unread_count=unread_count)
+        return frames.read_status_updated(
+            self.id, read_at=self.item.read_at, seq=self.seq, unread_count=unread_count
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NetChanges:
+    """What changed after some position, in the order of `seq`, or the first part of it.
+
+    Args:
+        snapshot: the inbox at the same instant.
+        reached: the position of a client that was told all of these.
+    """
+
+    snapshot: InboxSnapshot
+    changes: Sequence[NetChange]
+    reached: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether these lead to the present."""
+        return self.reached >= self.snapshot.seq
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Visible notifications that no session has got yet, oldest first."""
+
+    snapshot: InboxSnapshot
+    items: Sequence[InboxItem]
+
+
+class InboxReader(Protocol):
+    """Reads inboxes; every answer describes a single instant.
+
+    All raise `app.errors.Unavailable` while PostgreSQL cannot be reached.
+    """
+
+    async def state(self, user_id: UUID) -> InboxSnapshot:
+        """Where the user's inbox stands."""
+        ...
+
+    async def changes_since(self, user_id: UUID, since: int) -> NetChanges:
+        """Net changes after `since`; a part of them if there are many."""
+        ...
+
+    async def undelivered(self, user_id: UUID) -> Backlog:
+        """Notifications whose in-app delivery nobody has acknowledged."""
+        ...
+
+    async def positions(self, user_ids: Collection[UUID]) -> Mapping[UUID, int]:
+        """Position of each user's inbox, in one query; users without an inbox are left out."""
+        ...
+
+    async def acknowledge(self, reached: Mapping[UUID, int]) -> None:
+        """Mark as delivered what each user was shown, up to the position given."""
+        ...
+
+
+async def net_changes(inbox: InboxReader, user_id: UUID, since: int) -> AsyncIterator[NetChanges]:
+    """All parts of the net changes after `since`, each read once it is asked for."""
+    while True:
+        part = await inbox.changes_since(user_id, since)
+        yield part
+        if part.is_last:
+            return
+        since = part.reached

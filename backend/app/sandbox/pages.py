@@ -1,0 +1,134 @@
+"""The mailbox as a page: its files, the feed it polls, and mails' HTML for its frame."""
+
+import re
+import secrets
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from app.errors import NotFound
+from app.sandbox.faults import Faults, FaultStatus
+from app.sandbox.mailbox import Entry, Mailbox, Tag
+
+MAX_SHOWN = 200
+
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+# Mails are other people's markup: no scripts, nothing loaded from anywhere, no way to the page
+# around them. Links open outside the frame.
+_MAIL_POLICY = (
+    "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; "
+    "style-src 'unsafe-inline'; img-src data:; font-src data:; form-action 'none'; "
+    "frame-ancestors 'self'"
+)
+_LINKS_LEAVE_FRAME = '<base target="_blank">'
+_BEFORE_CONTENT = re.compile(r"<head(\s[^>]*)?>|<html(\s[^>]*)?>|<!doctype[^>]*>", re.IGNORECASE)
+_ASSETS = {
+    "mailbox.css": "text/css",
+    "mailbox.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+
+class Summary(BaseModel):
+    """What the page's list shows of a mail."""
+
+    id: str
+    sender: str = Field(serialization_alias="from")
+    to: list[str]
+    subject: str
+    tags: list[Tag]
+    received_at: str
+    attempts: int
+
+
+class Feed(BaseModel):
+    """The newest mails to a recipient, how many there are, and the faults in force."""
+
+    items: list[Summary]
+    total: int
+    faults: list[FaultStatus]
+
+
+def page_routes(mailbox: Mailbox, faults: Faults) -> APIRouter:
+    """`/`, `/mails/{id}/view`, `/mails/{id}/html`, `/feed` and `/static/…`."""
+    router = APIRouter()
+    started = secrets.token_hex(4)
+    folder = files("app.sandbox") / "static"
+
+    @router.get("/")
+    @router.get("/mails/{mail_id}/view")
+    async def page() -> Response:
+        return Response(
+            (folder / "mailbox.html").read_bytes(),
+            media_type="text/html",
+            headers={"content-security-policy": _PAGE_POLICY},
+        )
+
+    @router.get("/static/{name}")
+    async def asset(name: str) -> Response:
+        if name not in _ASSETS:
+            raise NotFound
+        return Response(
+            (folder / name).read_bytes(),
+            media_type=_ASSETS[name],
+            headers={"cache-control": "no-cache"},
+        )
+
+    @router.get("/mails/{mail_id}/html")
+    async def mail_html(mail_id: str) -> Response:
+        mail = mailbox.find(mail_id)
+        if mail is None or mail.html is None:
+            raise NotFound("No mail with an HTML part has this id.")
+        return Response(
+            framed(mail.html),
+            media_type="text/html",
+            headers={"content-security-policy": _MAIL_POLICY},
+        )
+
+    @router.get("/feed")
+    async def feed(
+        request: Request, recipient: Annotated[str, Query(max_length=320)] = ""
+    ) -> Response:
+        etag = {"etag": f'"{started}-{mailbox.version}-{faults.version}"'}
+        if request.headers.get("if-none-match") == etag["etag"]:
+            return Response(status_code=304, headers=etag)
+        content = _feed(mailbox, faults, recipient.strip().lower())
+        return Response(
+            content.model_dump_json(by_alias=True), media_type="application/json", headers=etag
+        )
+
+    _ = (page, asset, mail_html, feed)
+    return router
+
+
+def framed(html: str) -> str:
+    """The mail's HTML with its links leading out of the frame it is shown in."""
+    end = max((match.end() for match in _BEFORE_CONTENT.finditer(html[:4096])), default=0)
+    return html[:end] + _LINKS_LEAVE_FRAME + html[end:]
+
+
+def _feed(mailbox: Mailbox, faults: Faults, recipient: str) -> Feed:
+    def keep(entry: Entry) -> bool:
+        return any(recipient in address for address in entry.addresses)
+
+    entries, total = mailbox.newest(keep, MAX_SHOWN)
+    items = [_summary(entry, mailbox.attempts(entry)) for entry in entries]
+    return Feed(items=items, total=total, faults=faults.status())
+
+
+def _summary(entry: Entry, attempts: int) -> Summary:
+    return Summary(
+        id=entry.id,
+        sender=entry.sender,
+        to=entry.to,
+        subject=entry.subject,
+        tags=entry.tags,
+        received_at=entry.received_at.isoformat(),
+        attempts=attempts,
+    )

@@ -1,0 +1,128 @@
+"""What creating and reading notifications takes and answers (requirements, section 5.1, 5.5)."""
+
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import Field, StrictBool, model_validator
+
+from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
+from app.schemas.base import (
+    Answered,
+    AnsweredInstant,
+    Instant,
+    JsonObject,
+    MarkdownBody,
+    Received,
+    SmallObject,
+    Title,
+)
+
+
+class NotificationContent(Received):
+    """What a notification says, and how it is to be delivered."""
+
+    type: NotificationType
+    priority: Priority | None = Field(
+        None, description="Default: critical for security, normal for all others."
+    )
+    title: Title
+    body: MarkdownBody = Field(description="Markdown; raw HTML in it is cleaned.")
+    data: SmallObject = Field(default_factory=dict, description="Your own data, at most 32 KiB.")
+    template_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    channels: Annotated[list[Channel], Field(min_length=1, max_length=3)] | None = Field(
+        None, description="Narrows delivery; in-app is stored whatever it says."
+    )
+    send_email: StrictBool | None = Field(
+        None, description="`true` sends an email now instead of with the next digest."
+    )
+    send_at: Instant | None = Field(None, description="Nothing goes out before.")
+    expires_at: Instant | None = Field(None, description="Nothing goes out from then on.")
+
+    @model_validator(mode="after")
+    def _expires_after_it_is_sent(self) -> Self:
+        if self.expires_at and self.send_at and self.expires_at <= self.send_at:
+            raise ValueError("expires_at must be after send_at")
+        return self
+
+
+class CreateNotification(NotificationContent):
+    """A notification for one user (REQ-003)."""
+
+    user_id: UUID
+
+
+class CreateBatch(NotificationContent):
+    """The same notification for many users (REQ-005)."""
+
+    user_ids: Annotated[list[UUID], Field(min_length=1)]
+
+
+class NotificationAccepted(Answered):
+    """The notification is stored and will be delivered."""
+
+    id: UUID
+    status: Literal["queued", "scheduled"]
+    channels: list[Channel] = Field(description="Channels something will go out on.")
+    created_at: AnsweredInstant
+
+
+class SendAccepted(Answered):
+    """The notification is stored and will be delivered (section 5.5)."""
+
+    notification_id: UUID
+    status: Literal["queued", "scheduled"]
+
+
+class BatchAccepted(Answered):
+    """The batch is stored and will be expanded."""
+
+    batch_id: UUID
+    recipient_count: int
+    status: Literal["processing"] = "processing"
+
+
+class BatchStatus(Answered):
+    """How far a batch is; the counts are recipients."""
+
+    batch_id: UUID
+    recipient_count: int
+    created: int = Field(description="Recipients with a notification.")
+    delivered: int
+    failed: int = Field(description="Unknown users included.")
+    skipped: int
+    pending: int
+    status: Literal["processing", "completed", "partially_failed"]
+
+
+class NotificationItem(Answered):
+    """A notification as its user sees it."""
+
+    id: UUID
+    type: NotificationType
+    priority: Priority
+    title: str
+    body: str = Field(description="Markdown source.")
+    body_html: str = Field(description="The body as safe HTML.")
+    data: JsonObject
+    read_at: AnsweredInstant | None
+    created_at: AnsweredInstant
+    expires_at: AnsweredInstant | None
+    delivery_status: dict[Channel, DeliveryStatus]
+    seq: int = Field(description="Inbox position of its last change.")
+
+
+class NotificationPage(Answered):
+    """A page of the notification center (REQ-011)."""
+
+    items: list[NotificationItem]
+    unread_count: int
+    next_cursor: str | None
+    has_more: bool
+    seq: int = Field(description="Inbox position this page reflects.")
+
+
+class UnreadCount(Answered):
+    """Unread notifications, absolute."""
+
+    count: int
+    by_type: dict[NotificationType, int]

@@ -1,0 +1,234 @@
+"""Reading inboxes (REQ-010, REQ-011): for the gateway, and page by page for the center.
+
+What a session synced, acknowledged, listed or fetched counts as delivered in-app. Every answer is
+read in one statement with the inbox's state, so the two describe the same instant.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.engine import RowMapping
+
+from app.config import Settings
+from app.db.database import Database
+from app.errors import NotFound
+from app.policy.kinds import Channel, DeliveryStatus
+from app.realtime.frames import InboxItem
+from app.realtime.reader import Backlog, InboxSnapshot, NetChange, NetChanges
+from app.services import inbox_queries as queries
+from app.services.cursors import Cursors
+
+CHANGES_AT_ONCE = 200
+UNDELIVERED_AT_ONCE = 100
+NEWEST = 2**63 - 1
+
+# The best device of a push comes first.
+BEST_FIRST = (
+    DeliveryStatus.DELIVERED,
+    DeliveryStatus.SENT,
+    DeliveryStatus.PENDING,
+    DeliveryStatus.FAILED,
+    DeliveryStatus.BOUNCED,
+    DeliveryStatus.SKIPPED,
+    DeliveryStatus.CANCELLED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedItem:
+    """A notification in the center.
+
+    Args:
+        delivery_status: state of each channel that was decided, a push's best device for all.
+    """
+
+    item: InboxItem
+    delivery_status: Mapping[Channel, DeliveryStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class InboxPage:
+    """Part of an inbox, newest first.
+
+    Args:
+        snapshot: the inbox at the same instant; its `seq` is the position the page reflects.
+        next_cursor: what continues the list, None at its end.
+    """
+
+    snapshot: InboxSnapshot
+    items: Sequence[ListedItem]
+    next_cursor: str | None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether older notifications follow."""
+        return self.next_cursor is not None
+
+
+class InboxService:
+    """Inboxes as their users see them; implements `app.realtime.reader.InboxReader`.
+
+    Visible is what has a position, is not deleted and has not expired. Everything raises
+    `Unavailable` while PostgreSQL cannot be reached.
+
+    Args:
+        database: user data are read under the user's own role, positions of many as the service.
+        settings: its encryption keys sign the cursors.
+    """
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._cursors = Cursors(settings.encryption_keys, "inbox")
+
+    async def state(self, user_id: UUID) -> InboxSnapshot:
+        """Where the user's inbox stands; all zero for a user who never had anything."""
+        return _snapshot(await self._read(user_id, queries.READ_STATE))
+
+    async def changes_since(
+        self, user_id: UUID, since: int, limit: int = CHANGES_AT_ONCE
+    ) -> NetChanges:
+        """Net changes after position `since`, ordered by `seq`.
+
+        Args:
+            limit: after about so many the answer is cut; its `reached` continues it.
+        """
+        rows = await self._read(user_id, queries.READ_CHANGES, since=since, limit=limit)
+        snapshot = _snapshot(rows)
+        changes = [
+            NetChange(
+                row["id"], row["position"], row["seq"], None if row["is_gone"] else _item(row)
+            )
+            for row in _present(rows)
+        ]
+        reached = changes[-1].seq if len(changes) >= limit else snapshot.seq
+        return NetChanges(snapshot, changes, reached)
+
+    async def undelivered(self, user_id: UUID, limit: int = UNDELIVERED_AT_ONCE) -> Backlog:
+        """Visible notifications that nobody has acknowledged, oldest first."""
+        rows = await self._read(user_id, queries.READ_UNDELIVERED, limit=limit)
+        return Backlog(_snapshot(rows), [_item(row) for row in _present(rows)])
+
+    async def positions(self, user_ids: Collection[UUID]) -> dict[UUID, int]:
+        """Position of each user's inbox, in one query; users without an inbox are left out."""
+        async with self._database.as_service() as connection:
+            rows = await connection.execute(queries.READ_POSITIONS, {"user_ids": list(user_ids)})
+            return {row.user_id: row.seq for row in rows}
+
+    async def acknowledge(self, reached: Mapping[UUID, int]) -> None:
+        """Mark as delivered in-app what became visible to each user up to the position given."""
+        async with self._database.as_service() as connection:
+            await connection.execute(
+                queries.ACKNOWLEDGE, {"user_ids": list(reached), "seqs": list(reached.values())}
+            )
+
+    async def page(self, user_id: UUID, *, limit: int, cursor: str | None = None) -> InboxPage:
+        """A page of the inbox, newest first; what it shows is delivered (REQ-011).
+
+        Args:
+            limit: notifications on a page, at least 1.
+            cursor: `next_cursor` of the page before.
+
+        Raises:
+            ValidationFailed: the cursor is not one that this user was given.
+        """
+        before = NEWEST if cursor is None else self._cursors.read(user_id, cursor)
+        # One more than asked for tells whether another page follows.
+        rows = await self._read(user_id, queries.READ_PAGE, before=before, limit=limit + 1)
+        shown = _present(rows)[:limit]
+        has_more = len(_present(rows)) > limit
+        return InboxPage(
+            _snapshot(rows),
+            await self._list(user_id, [_item(row) for row in shown]),
+            self._cursors.write(user_id, shown[-1]["position"]) if has_more else None,
+        )
+
+    async def get(self, user_id: UUID, notification_id: UUID) -> ListedItem:
+        """One visible notification; it is delivered thereby.
+
+        Raises:
+            NotFound: there is none, or it is another user's.
+        """
+        rows = await self._read(user_id, queries.READ_ONE, id=notification_id)
+        if not rows:
+            raise NotFound
+        return (await self._list(user_id, [_item(rows[0])]))[0]
+
+    async def mark_delivered(self, user_id: UUID, ids: Collection[UUID]) -> None:
+        """Mark notifications as delivered in-app; those that are already stay as they are."""
+        async with self._database.as_service() as connection:
+            await connection.execute(queries.MARK_DELIVERED, {"user_id": user_id, "ids": list(ids)})
+
+    async def _list(self, user_id: UUID, items: Sequence[InboxItem]) -> list[ListedItem]:
+        """The items with their deliveries, which are thereby marked as delivered in-app."""
+        if not items:
+            return []
+        deliveries = await self._read(
+            user_id, queries.READ_DELIVERIES, ids=[item.id for item in items]
+        )
+        statuses = best_statuses(
+            (row["notification_id"], Channel(row["channel"]), DeliveryStatus(row["status"]))
+            for row in deliveries
+        )
+        fresh = {
+            notification_id
+            for notification_id, of_channel in statuses.items()
+            if of_channel.get(Channel.IN_APP) is DeliveryStatus.SENT
+        }
+        if fresh:
+            await self.mark_delivered(user_id, fresh)
+            for notification_id in fresh:
+                statuses[notification_id][Channel.IN_APP] = DeliveryStatus.DELIVERED
+        return [ListedItem(item, statuses.get(item.id, {})) for item in items]
+
+    async def _read(self, user_id: UUID, query: Any, **values: Any) -> Sequence[RowMapping]:
+        async with self._database.as_user(user_id) as connection:
+            result = await connection.execute(query, {"user_id": user_id, **values})
+            return result.mappings().all()
+
+
+def best_statuses(
+    deliveries: Iterable[tuple[UUID, Channel, DeliveryStatus]],
+) -> dict[UUID, dict[Channel, DeliveryStatus]]:
+    """Each notification's channels with the state of their best delivery, channels in order."""
+    best: dict[UUID, dict[Channel, DeliveryStatus]] = {}
+    for notification_id, channel, status in deliveries:
+        of_channel = best.setdefault(notification_id, {})
+        known = of_channel.get(channel)
+        of_channel[channel] = min(known or status, status, key=BEST_FIRST.index)
+    return {
+        notification_id: {
+            channel: of_channel[channel] for channel in Channel if channel in of_channel
+        }
+        for notification_id, of_channel in best.items()
+    }
+
+
+def _present(rows: Sequence[RowMapping]) -> list[RowMapping]:
+    return [row for row in rows if row["id"] is not None]
+
+
+def _snapshot(rows: Sequence[RowMapping]) -> InboxSnapshot:
+    if not rows:
+        return InboxSnapshot()
+    row = rows[0]
+    return InboxSnapshot(row["inbox_seq"], row["floor_seq"], row["unread"])
+
+
+def _item(row: RowMapping) -> InboxItem:
+    created_at: datetime = row["created_at"]
+    return InboxItem(
+        id=row["id"],
+        type=row["type"],
+        priority=row["priority"],
+        title=row["title"],
+        body=row["body"],
+        body_html=row["body_html"],
+        data=row["data"],
+        read_at=row["read_at"],
+        created_at=created_at,
+        expires_at=row["expires_at"],
+        seq=row["seq"],
+    )

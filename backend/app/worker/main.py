@@ -1,0 +1,141 @@
+"""The worker process: answers the doorbell, and sweeps."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+import httpx
+import structlog
+from taskiq.receiver import Receiver
+
+from app.channels.base import ChannelSender
+from app.channels.email import EmailChannel
+from app.channels.in_app import InAppChannel
+from app.config import Settings
+from app.db.database import Database
+from app.errors import Unavailable
+from app.pipeline.announce import Announcement, Announcer
+from app.pipeline.decide import Defaults
+from app.pipeline.deliver import Clock, Deliverer, utc_now
+from app.pipeline.doorbell import (
+    DELIVER_TASK,
+    EXPAND_TASK,
+    SWEEP_TASK,
+    StreamBroker,
+    StreamDoorbell,
+)
+from app.pipeline.expand import Expander
+from app.pipeline.sweep import Sweeper
+from app.pipeline.track import Recorder
+from app.policy.retry import RetryPolicy
+from app.realtime.backplane import Backplane
+from app.realtime.connection import redis_client, redis_url
+
+log = structlog.get_logger()
+
+TASKS_AT_ONCE = 4
+DRAIN_SECONDS = 12.0
+PROVIDER_CONNECTIONS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The parts of a worker, ready to run."""
+
+    deliverer: Deliverer
+    expander: Expander
+    sweeper: Sweeper
+    broker: StreamBroker
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenerator[Worker]:
+    """Build a worker and close what it opened.
+
+    Args:
+        settings: with both URLs filled in.
+        clock: the present instant; injected so that time can be driven.
+    """
+    database = Database(settings)
+    redis = redis_client(settings)
+    broker = StreamBroker(redis_url(settings))
+    client = httpx.AsyncClient(
+        limits=httpx.Limits(max_connections=PROVIDER_CONNECTIONS), follow_redirects=False
+    )
+    retry = RetryPolicy(
+        base=settings.retry_base_seconds,
+        cap=settings.retry_cap_seconds,
+        max_attempts=settings.delivery_max_attempts,
+    )
+    defaults = Defaults.from_settings(settings)
+    try:
+        async with (
+            client,
+            Announcer(Backplane(redis), StreamDoorbell(broker)) as announcer,
+            Recorder(database, retry, clock) as recorder,
+        ):
+            channels: list[ChannelSender] = [
+                InAppChannel(
+                    database, lambda changes: announcer.announce(Announcement(changes=changes))
+                )
+            ]
+            if settings.email_configured:
+                channels.append(EmailChannel(settings, client))
+            deliverer = Deliverer(settings, database, channels, recorder, clock)
+            expander = Expander(database, announcer, defaults)
+            sweeper = Sweeper(deliverer, expander, clock, interval=settings.sweep_interval_seconds)
+            yield Worker(deliverer, expander, sweeper, broker)
+    finally:
+        await broker.shutdown()
+        await redis.aclose()
+        await database.close()
+
+
+def register_tasks(worker: Worker) -> None:
+    """Let the broker's messages reach the worker."""
+    broker = worker.broker
+
+    @broker.task(DELIVER_TASK)
+    async def deliver(ids: list[str]) -> None:
+        with contextlib.suppress(Unavailable):  # the sweeper comes back to them
+            await worker.deliverer.deliver([UUID(item) for item in ids])
+
+    @broker.task(EXPAND_TASK)
+    async def expand(batch_id: str) -> None:
+        with contextlib.suppress(Unavailable):
+            await worker.expander.expand(UUID(batch_id))
+
+    @broker.task(SWEEP_TASK)
+    async def sweep() -> None:
+        with contextlib.suppress(Unavailable):
+            await worker.deliverer.deliver()
+
+
+async def run_worker(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then finish what is in flight."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    async with open_worker(settings) as worker:
+        register_tasks(worker)
+        worker.broker.is_worker_process = True
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            receiver = Receiver(
+                worker.broker,
+                executor=executor,
+                max_async_tasks=TASKS_AT_ONCE,
+                max_prefetch=TASKS_AT_ONCE,
+                run_startup=True,
+                wait_tasks_timeout=DRAIN_SECONDS,
+            )
+            log.info("worker_started")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(receiver.listen(stopping))
+                group.create_task(worker.sweeper.run(stopping))
+    log.info("worker_stopped")

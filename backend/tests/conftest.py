@@ -1,0 +1,108 @@
+"""Real servers for the tests: one PostgreSQL and one Valkey per test process.
+
+Every process migrates a template database once; a test that needs the database for itself gets a
+copy of it (`fresh_settings`), all others share one and keep apart by using users of their own.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from sqlalchemy.engine import make_url
+
+from app.config import Settings, load_settings
+from app.db.database import Database
+from app.db.migrate import migrate
+from app.embedded import running_servers
+from app.realtime.connection import redis_client as connect_redis
+
+UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+TEMPLATE = "notify_template"
+
+
+@pytest.fixture(scope="session")
+def server_settings(tmp_path_factory: pytest.TempPathFactory) -> Generator[Settings]:
+    """Settings that point to this process's own servers."""
+    data_dir: Path = tmp_path_factory.mktemp("data")
+    settings = load_settings(_env_file=None, data_dir=data_dir)
+    with running_servers(settings, postgres_settings=UNSAFE_BUT_FAST) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def clone_database(server_settings: Settings) -> Callable[[], Settings]:
+    """Makes settings with a database of their own, migrated and empty."""
+    _run_sql(server_settings, f'CREATE DATABASE "{TEMPLATE}"')
+    template = _on_database(server_settings, TEMPLATE)
+    migrate(template)
+
+    def clone() -> Settings:
+        name = f"test_{uuid4().hex}"
+        _run_sql(server_settings, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
+        return _on_database(server_settings, name)
+
+    return clone
+
+
+@pytest.fixture(scope="session")
+def settings(clone_database: Callable[[], Settings]) -> Settings:
+    """Settings with the database that tests of one process share."""
+    return clone_database()
+
+
+@pytest.fixture
+def fresh_settings(clone_database: Callable[[], Settings]) -> Settings:
+    """Settings with a database that nobody else uses."""
+    return clone_database()
+
+
+@pytest.fixture(scope="session")
+async def database(settings: Settings) -> AsyncGenerator[Database]:
+    """The shared database."""
+    database = Database(settings)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def redis_client(settings: Settings) -> AsyncGenerator[Redis]:
+    """A client of the shared Valkey."""
+    async with connect_redis(settings) as client:
+        yield client
+
+
+def _on_database(settings: Settings, name: str) -> Settings:
+    assert settings.database_url is not None
+    assert settings.database_owner_url is not None
+    return settings.model_copy(
+        update={
+            "database_url": _with_database(settings.database_url, name),
+            "database_owner_url": _with_database(settings.database_owner_url, name),
+        }
+    )
+
+
+def _with_database(url: SecretStr, name: str) -> SecretStr:
+    parsed = make_url(url.get_secret_value()).set(database=name)
+    return SecretStr(parsed.render_as_string(hide_password=False))
+
+
+def _run_sql(settings: Settings, statement: str) -> None:
+    assert settings.database_owner_url is not None
+    url = settings.database_owner_url.get_secret_value()
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(statement)
+        finally:
+            with contextlib.suppress(asyncpg.InterfaceError):
+                await connection.close()
+
+    asyncio.run(run())
