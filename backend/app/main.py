@@ -3,9 +3,11 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from app.api.context import AppContext
@@ -31,10 +33,16 @@ from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
 from app.services.user_service import UserService
 
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIApplication
+
 MAX_BODY_BYTES = 1024 * 1024
 PAGE = Path(__file__).parents[2] / "frontend" / "app" / "dist"
 VERSION = "0.1.0"
-EVERY_ERROR = {"default": {"model": ErrorAnswer, "description": "The error, with a stable code."}}
+EVERY_ERROR: dict[int | str, dict[str, Any]] = {
+    422: {"model": ErrorAnswer, "description": "Fields that cannot be used, each with its path."},
+    "default": {"model": ErrorAnswer, "description": "The error, with a stable code."},
+}
 
 
 @asynccontextmanager
@@ -105,7 +113,8 @@ def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
         summary="Notifications that lose nothing and explain every decision.",
         lifespan=lifespan,
         redoc_url=None,
-        responses={**EVERY_ERROR},
+        responses=EVERY_ERROR,
+        generate_unique_id_function=_operation_id,
         max_body_size=MAX_BODY_BYTES,
     )
     install_error_handlers(app)
@@ -121,6 +130,10 @@ def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
     app.include_router(health_router)
     app.include_router(websocket_router, prefix="/api/v1")
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
 
 
 async def run_api(settings: Settings) -> None:
@@ -146,4 +159,4 @@ async def _serve(app: FastAPI, host: str, port: int) -> None:
         # The lifespan, which has not run yet, makes the gateway.
         await app.state.gateway.drain()
 
-    await serve(app, host, port, drain=drain)
+    await serve(cast("ASGIApplication", app), host, port, drain=drain)

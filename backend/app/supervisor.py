@@ -36,6 +36,7 @@ from app.embedded.program import (
     start_failure,
 )
 from app.embedded.servers import (
+    START_ATTEMPTS,
     EmbeddedServer,
     embedded_servers,
     needs_servers,
@@ -51,7 +52,6 @@ STABLE_SECONDS = 30.0
 """After this life a program's restarts are forgotten."""
 
 _PART_STOP: StopSequence = ((signal.SIGTERM, 15),)
-_ATTEMPTS_TO_START = 3
 _CLAIM_SECONDS = 30
 _POLL_SECONDS = 0.1
 _PROBE_SECONDS = 2
@@ -137,8 +137,7 @@ class Supervisor:
         """Run a program, and again whenever it ends, until cancelled.
 
         Raises:
-            ConfigurationError: its preparation says that it cannot start.
-            ServerFailed: its preparation failed.
+            ConfigurationError: its preparation says that it can never start.
         """
         in_a_row = 0
         while True:
@@ -146,7 +145,7 @@ class Supervisor:
             try:
                 await _in_thread(program.prepare)
                 ended = _description(await self.run(program))
-            except OSError as error:
+            except (OSError, ServerFailed) as error:
                 ended = str(error)
             if time.monotonic() - started >= self._stable_seconds:
                 in_a_row = 0
@@ -245,7 +244,7 @@ async def _servers(
 async def _set_up(server: EmbeddedServer, supervisor: Supervisor) -> None:
     program = server.program
     while not await asyncio.to_thread(server.is_ready):
-        if supervisor.restarts[program.name] >= _ATTEMPTS_TO_START:
+        if supervisor.restarts[program.name] >= START_ATTEMPTS:
             raise start_failure(program, "does not start")
         await asyncio.sleep(_POLL_SECONDS)
     await _in_thread(server.bootstrap)

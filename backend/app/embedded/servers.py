@@ -5,7 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -23,6 +23,10 @@ from app.embedded.program import Program, ServerFailed, spawn, start_failure, st
 
 READY_SECONDS = 600
 """How long a server may take to start: after a crash it repeats what it had not yet written."""
+
+START_ATTEMPTS = 3
+"""How often a server is started before that counts as failed: others may be in its way at first,
+by taking its port or, as a second pytest does, the way to its directory."""
 
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _POLL_SECONDS = 0.02
@@ -147,16 +151,32 @@ def with_urls(settings: Settings, urls: Urls) -> Settings:
 
 @contextmanager
 def _running(server: EmbeddedServer, data_dir: Path) -> Generator[None]:
+    program = server.program
     with explained(data_dir):
-        program = server.program
-        program.prepare()
-        process = spawn(program)
+        process = _started(server, program)
     try:
-        _wait_ready(server, program, process)
         server.bootstrap()
         yield
     finally:
         stop(process, program)
+
+
+def _started(server: EmbeddedServer, program: Program) -> subprocess.Popen[bytes]:
+    for _ in range(START_ATTEMPTS - 1):
+        with suppress(ServerFailed):
+            return _started_at_once(server, program)
+    return _started_at_once(server, program)
+
+
+def _started_at_once(server: EmbeddedServer, program: Program) -> subprocess.Popen[bytes]:
+    program.prepare()
+    process = spawn(program)
+    try:
+        _wait_ready(server, program, process)
+    except BaseException:
+        stop(process, program)
+        raise
+    return process
 
 
 def _wait_ready(server: EmbeddedServer, program: Program, process: subprocess.Popen[bytes]) -> None:

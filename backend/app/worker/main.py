@@ -99,6 +99,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
 def register_tasks(worker: Worker) -> None:
     """Let the broker's messages reach the worker."""
     broker = worker.broker
+    broker.is_worker_process = True
 
     @broker.task(DELIVER_TASK)
     async def deliver(ids: list[str]) -> None:
@@ -116,26 +117,36 @@ def register_tasks(worker: Worker) -> None:
             await worker.deliverer.deliver()
 
 
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncGenerator[None]:
+    """Answer the doorbell and sweep while the context lasts, then finish what is in flight."""
+    register_tasks(worker)
+    stopping = asyncio.Event()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        receiver = Receiver(
+            worker.broker,
+            executor=executor,
+            max_async_tasks=TASKS_AT_ONCE,
+            max_prefetch=TASKS_AT_ONCE,
+            run_startup=True,
+            wait_tasks_timeout=DRAIN_SECONDS,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(receiver.listen(stopping))
+            group.create_task(worker.sweeper.run(stopping))
+            try:
+                yield
+            finally:
+                stopping.set()
+
+
 async def run_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then finish what is in flight."""
-    stopping = asyncio.Event()
+    told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.set)
-    async with open_worker(settings) as worker:
-        register_tasks(worker)
-        worker.broker.is_worker_process = True
-        with ThreadPoolExecutor(max_workers=1) as executor:
-            receiver = Receiver(
-                worker.broker,
-                executor=executor,
-                max_async_tasks=TASKS_AT_ONCE,
-                max_prefetch=TASKS_AT_ONCE,
-                run_startup=True,
-                wait_tasks_timeout=DRAIN_SECONDS,
-            )
-            log.info("worker_started")
-            async with asyncio.TaskGroup() as group:
-                group.create_task(receiver.listen(stopping))
-                group.create_task(worker.sweeper.run(stopping))
+        loop.add_signal_handler(signum, told_to_stop.set)
+    async with open_worker(settings) as worker, running(worker):
+        log.info("worker_started")
+        await told_to_stop.wait()
     log.info("worker_stopped")

