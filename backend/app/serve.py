@@ -10,15 +10,16 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGIApplication, ASGISendEvent
+    from uvicorn._types import ASGISendEvent
 
-    Application = ASGIApplication
+Application = Callable[..., Any]
+"""An ASGI application, of any library's type."""
 
 MAX_MESSAGE_BYTES = 64 * 1024
 GRACE_SECONDS = 10
@@ -87,7 +88,7 @@ class WithoutQueryString(logging.Filter):
 
 
 def build_server(
-    app: "Application",
+    app: Application,
     host: str,
     port: int,
     *,
@@ -125,7 +126,7 @@ def build_server(
 
 
 async def serve(
-    app: "Application", host: str, port: int, *, drain: Callable[[], Awaitable[None]]
+    app: Application, host: str, port: int, *, drain: Callable[[], Awaitable[None]]
 ) -> None:
     """Serve until SIGTERM or SIGINT; run it with `uvloop.run`.
 

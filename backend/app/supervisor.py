@@ -207,7 +207,7 @@ async def _serve(settings: Settings, migration: Program, parts: Sequence[Program
         await _in_thread(lambda: end_orphans(has_variable(_MARK, str(data_dir)), _PART_STOP))
         _check_ports(settings)
         async with _servers(settings, data_dir, supervisor) as complete:
-            environment = {**_environment(complete), _MARK: str(data_dir)}
+            environment = _environment(complete, data_dir)
             status = await supervisor.run(replace(migration, environment=environment))
             if status != 0:
                 raise StartFailed(f"{migration.name} ended with {_description(status)}")
@@ -335,14 +335,14 @@ def _part(name: str) -> Program:
     return Program(name=f"notify {name}", argv=(str(script), name), stop_sequence=_PART_STOP)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _environment(settings: Settings, data_dir: Path) -> dict[str, str]:
     urls = {
         "DATABASE_URL": settings.database_url,
         "DATABASE_OWNER_URL": settings.database_owner_url,
         "REDIS_URL": settings.redis_url,
     }
     present = {name: url.get_secret_value() for name, url in urls.items() if url is not None}
-    return {**os.environ, **present, "DATA_DIR": str(settings.data_dir.resolve())}
+    return {**os.environ, **present, "DATA_DIR": str(data_dir), _MARK: str(data_dir)}
 
 
 def _start_message(settings: Settings) -> str:

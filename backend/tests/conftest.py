@@ -6,6 +6,7 @@ copy of it (`fresh_settings`), all others share one and keep apart by using user
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from uuid import uuid4
@@ -26,13 +27,20 @@ UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_write
 TEMPLATE = "notify_template"
 
 
+@pytest.fixture
+def data_dir() -> Generator[Path]:
+    """A directory for servers; pytest's own are closed to the account PostgreSQL runs as."""
+    with tempfile.TemporaryDirectory(prefix="notify-test-") as path:
+        yield Path(path)
+
+
 @pytest.fixture(scope="session")
-def server_settings(tmp_path_factory: pytest.TempPathFactory) -> Generator[Settings]:
+def server_settings() -> Generator[Settings]:
     """Settings that point to this process's own servers."""
-    data_dir: Path = tmp_path_factory.mktemp("data")
-    settings = load_settings(_env_file=None, data_dir=data_dir)
-    with running_servers(settings, postgres_settings=UNSAFE_BUT_FAST) as running:
-        yield running
+    with tempfile.TemporaryDirectory(prefix="notify-test-") as path:
+        settings = load_settings(_env_file=None, data_dir=Path(path))
+        with running_servers(settings, postgres_settings=UNSAFE_BUT_FAST) as running:
+            yield running
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,8 @@ READY_SECONDS = 600
 """How long a server may take to start: after a crash it repeats what it had not yet written."""
 
 START_ATTEMPTS = 3
-"""How often a server is started before that counts as failed: others may be in its way at first,
-by taking its port or, as a second pytest does, the way to its directory."""
+"""Starts before a server counts as failed: another program may be in the way of the first, as one
+that takes its port for a moment or, as every start of pytest does, the way to its directory."""
 
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _POLL_SECONDS = 0.02

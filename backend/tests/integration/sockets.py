@@ -231,8 +231,15 @@ class Inboxes:
         """A notification becomes visible."""
         async with self._database.as_service() as connection:
             seq = await _advance(connection, user_id)
-            values = {"id": uuid4(), "user_id": user_id, "type": kind, "title": title, "seq": seq}
-            values |= {"data": dumps({"n": seq}), "expires_at": expires_at}
+            values: Json = {
+                "id": uuid4(),
+                "user_id": user_id,
+                "type": kind,
+                "title": title,
+                "data": dumps({"n": seq}),
+                "seq": seq,
+                "expires_at": expires_at,
+            }
             created_at = (await connection.execute(ADD, values)).scalar_one()
             for channel, status in deliveries:
                 row = {"channel": channel, "status": status}

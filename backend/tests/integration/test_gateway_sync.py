@@ -422,10 +422,9 @@ class TestLive:
         self, here: RunningGateway, inboxes: Inboxes, user: UUID
     ) -> None:
         async with here.live(user) as client:
-            for _ in range(4):
-                change = await inboxes.add(user)
+            changes = [await inboxes.add(user) for _ in range(4)]
             await inboxes.raise_floor(user, 3)
-            await here.backplane.publish([change])
+            await here.backplane.publish(changes[3:])
             assert await client.receive_close() == 3010
 
     async def test_a_position_that_postgresql_does_not_know_is_asked_for_once(

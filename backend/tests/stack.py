@@ -1,0 +1,171 @@
+"""The whole program as an operator runs it, in processes of its own, for tests that break it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import psutil
+
+from app.config import Settings, load_settings
+from app.embedded import running_servers
+
+NOTIFY = Path(sys.executable).with_name("notify")
+START_SECONDS = 90
+STOP_SECONDS = 40
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running `notify up`.
+
+    Args:
+        api: client of the API, as an internal service.
+        sandbox: client of the sandbox.
+    """
+
+    process: subprocess.Popen[bytes]
+    settings: Settings
+    ws_port: int
+    api: httpx.AsyncClient
+    sandbox: httpx.AsyncClient
+
+    def part(self, name: str) -> psutil.Process:
+        """The running process whose command line contains `name`, such as `notify worker`."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if name in " ".join(child.cmdline()):
+                    return child
+            except psutil.Error:
+                continue
+        raise LookupError(name)
+
+    async def kill(self, name: str) -> None:
+        """Kill a part with -9 and wait until another process has taken its place."""
+        old = self.part(name)
+        old.kill()
+        async with asyncio.timeout(START_SECONDS):
+            while True:
+                try:
+                    if self.part(name).pid != old.pid:
+                        return
+                except LookupError:
+                    pass
+                await asyncio.sleep(0.05)
+
+    async def add_user(self) -> UUID:
+        """A user with an address of their own."""
+        user_id = uuid4()
+        answer = await self.api.put(
+            f"/api/v1/internal/users/{user_id}", json={"email": f"{user_id}@example.com"}
+        )
+        answer.raise_for_status()
+        return user_id
+
+    def create_headers(self) -> dict[str, str]:
+        """Headers of internal calls."""
+        return {
+            "X-Internal-Service-Key": self.settings.service_keys[0],
+            "X-Service-Name": "tests",
+        }
+
+
+@asynccontextmanager
+async def running_stack(
+    data_dir: Path, environment: Mapping[str, str] | None = None
+) -> AsyncGenerator[Stack]:
+    """Run `notify up` on free ports while the context lasts; nothing of it is left behind."""
+    api_port, ws_port, sandbox_port = free_ports(3)
+    ports = {
+        "API_PORT": str(api_port),
+        "WS_PORT": str(ws_port),
+        "SANDBOX_PORT": str(sandbox_port),
+        "DATA_DIR": str(data_dir),
+    }
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "up.log").open("ab") as log:
+        process = subprocess.Popen(
+            [NOTIFY, "up"],
+            env={**os.environ, "LOG_LEVEL": "warning", **ports, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=data_dir,
+            start_new_session=True,
+        )
+    api_url = f"http://127.0.0.1:{api_port}"
+    try:
+        async with (
+            httpx.AsyncClient(base_url=api_url, timeout=30) as api,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{sandbox_port}", timeout=30) as sandbox,
+        ):
+            await _until_ready(process, api, data_dir)
+            settings = load_settings(
+                _env_file=None, data_dir=data_dir, api_port=api_port, ws_port=ws_port
+            )
+            with running_servers(settings) as attached:
+                stack = Stack(process, attached, ws_port, api, sandbox)
+                api.headers.update(stack.create_headers())
+                yield stack
+    finally:
+        await stop(process)
+
+
+async def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the program as an operator does, and make sure that all of it ended."""
+    family = [psutil.Process(process.pid)] if process.poll() is None else []
+    family += [child for parent in family for child in parent.children(recursive=True)]
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.to_thread(process.wait, STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+    left = [member.cmdline() for member in family if member.is_running()]
+    assert left == [], f"left behind: {left}"
+
+
+async def _until_ready(
+    process: subprocess.Popen[bytes], api: httpx.AsyncClient, data_dir: Path
+) -> None:
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            assert process.poll() is None, (data_dir / "up.log").read_text()
+            try:
+                if (await api.get("/readyz")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, below those that outgoing connections take."""
+    ports: list[int] = []
+    candidates = iter(range(20_000 + os.getpid() % 10_000, 32_768))
+    while len(ports) < count:
+        port = next(candidates)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+    return ports
+
+
+def as_json(text: str | bytes) -> dict[str, Any]:
+    """A frame's content."""
+    return json.loads(text)
