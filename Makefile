@@ -50,7 +50,7 @@ test-e2e: .venv/.dev frontend/app/dist/index.html
 	$(NPM) run --silent e2e
 
 check: .venv/.dev frontend/node_modules/.installed ## format, lint, types, import direction, contract drift
-	cd backend && ../$(BIN)/ruff format --check --quiet . && ../$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet backend scripts && $(BIN)/ruff check --quiet backend scripts
 	cd backend && ../$(BIN)/lint-imports --no-cache
 	cd backend && ../$(BIN)/basedpyright --level error
 	$(NPM) run --silent check
@@ -58,7 +58,7 @@ check: .venv/.dev frontend/node_modules/.installed ## format, lint, types, impor
 	$(BIN)/python scripts/traceability.py
 
 format: .venv/.dev frontend/node_modules/.installed ## rewrite the sources in the project's format
-	cd backend && ../$(BIN)/ruff check --quiet --fix . && ../$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix backend scripts; $(BIN)/ruff format --quiet backend scripts
 	$(NPM) run --silent format
 
 contracts: .venv/.dev frontend/node_modules/.installed ## write openapi.json, its types and the reference docs

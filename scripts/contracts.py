@@ -11,23 +11,22 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from app.config import Settings
+from app.errors import NotifyError
+from app.main import create_app
+
 ROOT = Path(__file__).parents[1]
 FRONTEND_TYPES = ROOT / "frontend/packages/client/src/generated/api.ts"
 
 
 def openapi() -> str:
     """The API's description."""
-    from app.config import Settings
-    from app.main import create_app
-
     settings = Settings(_env_file=None, app_env="production")
     return json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False) + "\n"
 
 
 def configuration() -> str:
     """The reference of all variables."""
-    from app.config import Settings
-
     lines = [
         "# Configuration",
         "",
@@ -54,13 +53,11 @@ def _plain(value: object) -> str:
 
 def errors() -> str:
     """The reference of all error codes."""
-    from app.errors import NotifyError
-
     lines = [
         "# Error codes",
         "",
-        "Every error answers `{\"error\": {\"code\", \"message\", \"details\": [{\"path\", \"code\",",
-        "\"message\"}]}, \"correlation_id\"}`. Codes are stable; messages are for people.",
+        'Every error answers `{"error": {"code", "message", "details": [{"path", "code",',
+        '"message"}]}, "correlation_id"}`. Codes are stable; messages are for people.',
         "",
         "| code | status | when |",
         "| --- | --- | --- |",
@@ -85,7 +82,9 @@ def frontend_types() -> str:
     node = ROOT / ".venv/bin/node"
     script = ROOT / "frontend/node_modules/openapi-typescript/bin/cli.js"
     command = [str(node), str(script), str(ROOT / "backend/openapi.json")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT / "frontend")
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=ROOT / "frontend"
+    )
     return done.stdout
 
 
@@ -102,7 +101,9 @@ def main() -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
     for path in drifted:
-        print(("drifted, run `make contracts`: " if check else "wrote ") + str(path.relative_to(ROOT)))
+        print(
+            ("drifted, run `make contracts`: " if check else "wrote ") + str(path.relative_to(ROOT))
+        )
     return 1 if check and drifted else 0
 
 

@@ -356,9 +356,7 @@ async def send_all(
     Raises:
         RuntimeError: one was not answered as hoped for.
     """
-    trial = await closed_loop(
-        client, islice(requests, None), seconds=within, hoped_for=hoped_for
-    )
+    trial = await closed_loop(client, islice(requests, None), seconds=within, hoped_for=hoped_for)
     if trial.failures or len(trial.accepted) < len(requests):
         raise RuntimeError(f"preparing failed: {trial.failures}")
 

@@ -90,7 +90,6 @@ class Reason(StrEnum):
     PROVIDER_UNAVAILABLE = "provider_unavailable"
     PROVIDER_LIMIT = "provider_limit"
     PROVIDER_REJECTED = "provider_rejected"
-    OUTCOME_UNKNOWN = "outcome_unknown"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     POISON = "poison"
     INTERNAL_ERROR = "internal_error"

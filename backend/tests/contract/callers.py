@@ -1,0 +1,154 @@
+"""The API in this process, and callers of every kind that the contract knows."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import jwt
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from app.config import Settings
+from app.db.database import Database
+from app.main import create_app
+from app.pipeline.deliver import Clock, utc_now
+
+V1 = "/api/v1"
+Headers = dict[str, str]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Api:
+    """The running API, a client of it, and the database behind it."""
+
+    settings: Settings
+    app: FastAPI
+    client: httpx.AsyncClient
+    database: Database
+
+    def claims(self, subject: object, **others: Any) -> Json:
+        """Claims of a token that is valid for an hour."""
+        return {"sub": str(subject), "exp": datetime.now(UTC) + timedelta(hours=1), **others}
+
+    def sign(self, claims: Json, *, key: str | None = None, algorithm: str = "HS256") -> Headers:
+        """The header of a token with these claims, whatever they are."""
+        secret = key if key is not None else self.jwt_secret
+        token = jwt.encode(claims, secret, algorithm=algorithm)
+        return {"Authorization": f"Bearer {token}"}
+
+    @property
+    def jwt_secret(self) -> str:
+        assert self.settings.jwt_secret is not None
+        return self.settings.jwt_secret.get_secret_value()
+
+    @property
+    def service_key(self) -> str:
+        return self.settings.service_keys[0]
+
+    def user(self, user_id: UUID) -> Headers:
+        """Credentials of a user."""
+        return self.sign(self.claims(user_id, role="authenticated"))
+
+    def admin(self) -> Headers:
+        """Credentials of an operator."""
+        return self.sign(self.claims(uuid4(), role="admin"))
+
+    def service(self, name: str = "tests") -> Headers:
+        """Credentials of a service on the public routes."""
+        token = self.sign(self.claims(name, role="service"))
+        return {**token, "X-Service-Auth": self.service_key, "X-Service-Name": name}
+
+    def internal(self, name: str = "tests") -> Headers:
+        """Credentials of a service on the internal routes."""
+        return {"X-Internal-Service-Key": self.service_key, "X-Service-Name": name}
+
+    async def new_user(self, **fields: Any) -> UUID:
+        """A user who exists."""
+        user_id = uuid4()
+        answer = await self.client.put(
+            f"{V1}/internal/users/{user_id}", json=fields, headers=self.internal()
+        )
+        assert answer.status_code == 200, answer.text
+        return user_id
+
+    async def create(self, user_id: UUID, **fields: Any) -> Json:
+        """Create a notification, and the answer."""
+        answer = await self.client.post(
+            f"{V1}/notifications", json=content(user_id=user_id, **fields), headers=self.service()
+        )
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    async def read(self, user_id: UUID, path: str = "") -> Json:
+        """What the user gets under /notifications."""
+        answer = await self.client.get(f"{V1}/notifications{path}", headers=self.user(user_id))
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def stored_by(self, service: str) -> int:
+        """Notifications and batches that a service has stored."""
+        counts = await self.rows(
+            "SELECT (SELECT count(*) FROM notifications WHERE service = :service)"
+            " + (SELECT count(*) FROM notification_batches WHERE service = :service) AS count",
+            service=service,
+        )
+        return counts[0].count
+
+    async def rows(self, query: str, **parameters: Any) -> Sequence[Any]:
+        """Rows that the service sees."""
+        async with self.database.as_service() as connection:
+            return (await connection.execute(text(query), parameters)).all()
+
+
+@asynccontextmanager
+async def open_api(
+    settings: Settings, clock: Clock = utc_now, *, peer: str = "127.0.0.1"
+) -> AsyncGenerator[Api]:
+    """The API with everything it opens, for as long as the context lasts.
+
+    Args:
+        settings: with both URLs filled in.
+        clock: the present instant.
+        peer: address the client connects from.
+    """
+    app = create_app(settings, clock)
+    database = Database(settings)
+    # An unexpected error shall be judged by what it answers.
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(peer, 50_000))
+    client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
+    try:
+        async with app.router.lifespan_context(app), client:
+            yield Api(settings, app, client, database)
+    finally:
+        await database.close()
+
+
+def content(**fields: Any) -> Json:
+    """The body of a create call; fields that are given as ... are left out."""
+    body: Json = {"type": "task", "title": "New Task Assigned", "body": "Review **PR #123**."}
+    body |= {name: str(value) if isinstance(value, UUID) else value for name, value in fields.items()}
+    return {name: value for name, value in body.items() if value is not ...}
+
+
+def assert_refused(answer: httpx.Response, status: int, code: str) -> list[Json]:
+    """Check an error's status, code and shape, and return its details."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    told = answer.json()
+    assert set(told) == {"error", "correlation_id"}
+    assert set(told["error"]) == {"code", "message", "details"}
+    assert told["error"]["code"] == code
+    assert told["error"]["message"]
+    assert told["correlation_id"] == answer.headers["X-Correlation-ID"]
+    details: list[Json] = told["error"]["details"]
+    for detail in details:
+        assert set(detail) == {"path", "code", "message"}
+        assert all(isinstance(value, str) for value in detail.values())
+        assert detail["code"]
+        assert detail["message"]
+    return details
