@@ -1,0 +1,40 @@
+// @vitest-environment happy-dom
+import { expect, test } from "vitest";
+import { linksOf, safeHref } from "../src/links.ts";
+
+test.each(["/tasks/1", "tasks/1", "https://example.com/a?b#c", "mailto:a@example.com"])(
+  "%s is followed",
+  (address) => {
+    expect(safeHref(address)).toBe(address);
+  },
+);
+
+test.each([
+  "javascript:alert(1)",
+  " JaVaScript:alert(1)",
+  "java\nscript:alert(1)",
+  "data:text/html,<script>alert(1)</script>",
+  "vbscript:x",
+  "https://",
+  7,
+  null,
+  undefined,
+])("%s is not", (address) => {
+  expect(safeHref(address)).toBeUndefined();
+});
+
+test("actions that have an address are offered, else the notification's own", () => {
+  const actions = [
+    { label: "View", url: "/tasks/1", primary: true },
+    { label: "Dismiss", action: "dismiss" },
+    { label: "Run", url: "javascript:alert(1)" },
+    null,
+  ];
+  expect(linksOf({ data: { action_url: "/a", actions } })).toEqual([
+    { label: "View", href: "/tasks/1" },
+  ]);
+  expect(linksOf({ data: { action_url: "/a", actions: [] } })).toEqual([
+    { label: "Open", href: "/a" },
+  ]);
+  expect(linksOf({ data: {} })).toEqual([]);
+});

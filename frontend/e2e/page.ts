@@ -1,0 +1,102 @@
+/** What the tests do on the page and beside it. */
+
+import assert from "node:assert/strict";
+import {
+  type Browser,
+  type BrowserContextOptions,
+  chromium,
+  type Locator,
+  type Page,
+} from "playwright-core";
+
+const required = (name: string): string => {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set; run the tests by \`npm run e2e\``);
+  return value;
+};
+
+export const URL_OF_PAGE = required("E2E_URL");
+export const URL_OF_SANDBOX = required("E2E_SANDBOX_URL");
+export const SUPERVISOR = Number(required("E2E_PID"));
+
+export const USERS = {
+  ada: { id: "0197a000-0000-7000-8000-000000000001", name: "Ada Lovelace" },
+  emmy: { id: "0197a000-0000-7000-8000-000000000002", name: "Emmy Noether" },
+  muhammad: { id: "0197a000-0000-7000-8000-000000000003", name: "Muhammad al-Khwarizmi" },
+} as const;
+
+export type User = (typeof USERS)[keyof typeof USERS];
+
+export const launch = (): Promise<Browser> =>
+  chromium.launch({
+    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-background-networking",
+      "--disable-component-update",
+    ],
+  });
+
+/** A page in a context of its own, and everything it complained about. */
+export async function open(
+  browser: Browser,
+  options: BrowserContextOptions = {},
+): Promise<{ page: Page; complaints: string[] }> {
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 800 },
+    reducedMotion: "no-preference",
+    ...options,
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  const complaints: string[] = [];
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+  });
+  return { page, complaints };
+}
+
+export async function signIn(page: Page, user: User): Promise<void> {
+  await page.goto(URL_OF_PAGE);
+  await page.getByRole("button", { name: user.name }).click();
+  await live(page);
+}
+
+export const live = (page: Page): Promise<void> =>
+  page.getByRole("status").getByText("Live", { exact: true }).waitFor();
+
+export const titled = (page: Page, title: string): Locator =>
+  page.getByRole("article", { name: title });
+
+/** The count that the bell tells. */
+export async function unreadCount(page: Page): Promise<number> {
+  const bell = page.getByRole("button", { name: /^Notifications, \d+ unread$/ });
+  return Number(/\d+/.exec((await bell.getAttribute("aria-label")) ?? "")?.[0]);
+}
+
+export const waitForCount = (page: Page, count: number): Promise<void> =>
+  page.getByRole("button", { name: `Notifications, ${count} unread`, exact: true }).waitFor();
+
+/** Sends as a service would, without the page. */
+export async function send(user: User, title: string): Promise<void> {
+  const response = await fetch(`${URL_OF_PAGE}/demo/notifications`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ user_id: user.id, type: "task", title, body: `About *${title}*` }),
+  });
+  assert.equal(response.status, 202, await response.text());
+}
+
+/** Sends through the form, and returns the id the page shows. */
+export async function sendByForm(
+  page: Page,
+  { title, email = false }: { title: string; email?: boolean },
+): Promise<string> {
+  await page.getByRole("textbox", { name: "Title" }).fill(title);
+  await page.getByRole("textbox", { name: "Body" }).fill(`About **${title}**`);
+  await page.getByRole("checkbox", { name: "Email it now" }).setChecked(email);
+  await page.getByRole("button", { name: "Send", exact: true }).click();
+  return (await page.getByTestId("receipt").locator("code").textContent()) ?? "";
+}

@@ -1,0 +1,63 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { AxeBuilder } from "@axe-core/playwright";
+import type { Browser, Page } from "playwright-core";
+import { launch, live, open, send, signIn, titled, URL_OF_PAGE, USERS } from "../page.ts";
+
+const user = USERS.ada;
+let browser: Browser;
+
+before(async () => {
+  browser = await launch();
+  await send(user, "Something to look at");
+});
+after(() => browser.close());
+
+for (const colorScheme of ["light", "dark"] as const) {
+  test(`axe finds nothing wrong in ${colorScheme}`, async () => {
+    const { page } = await open(browser, { colorScheme, reducedMotion: "reduce" });
+    await page.goto(URL_OF_PAGE);
+    await page.getByRole("button", { name: user.name }).waitFor();
+    await assertAccessible(page);
+    await signIn(page, user);
+    await titled(page, "Something to look at").first().waitFor();
+    await page.getByRole("textbox", { name: "Title" }).fill("");
+    await page.getByRole("button", { name: "Send", exact: true }).click();
+    await page.locator(".field__problem").waitFor();
+    await assertAccessible(page);
+  });
+}
+
+test("axe finds nothing wrong on a phone, with the form open", async () => {
+  const { page } = await open(browser, { viewport: { width: 390, height: 844 } });
+  await signIn(page, user);
+  await page.getByRole("button", { name: "Send one" }).click();
+  await page.getByRole("dialog", { name: "Send a notification" }).waitFor();
+  await assertAccessible(page);
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+});
+
+test("the keyboard is enough to sign in and to send", async () => {
+  const { page } = await open(browser);
+  await page.goto(URL_OF_PAGE);
+  await page.getByRole("button", { name: user.name }).waitFor();
+  await page.keyboard.press("Tab");
+  await page.keyboard.press("Enter");
+  await live(page);
+  await page.keyboard.press("Tab");
+  await page.getByRole("link", { name: "Skip to notifications" }).waitFor();
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate("document.activeElement.id"), "inbox");
+  await page.getByRole("textbox", { name: "Title" }).focus();
+  await page.keyboard.press("ControlOrMeta+A");
+  await page.keyboard.type("Typed by hand");
+  await page.keyboard.press("Enter");
+  await titled(page, "Typed by hand").waitFor();
+});
+
+async function assertAccessible(page: Page): Promise<void> {
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((n) => n.html).join(" ")}`);
+  assert.deepEqual(found, []);
+}

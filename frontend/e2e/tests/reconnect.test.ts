@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Browser } from "playwright-core";
+import {
+  launch,
+  live,
+  open,
+  SUPERVISOR,
+  send,
+  signIn,
+  titled,
+  URL_OF_PAGE,
+  USERS,
+  unreadCount,
+  waitForCount,
+} from "../page.ts";
+import { partOf } from "../stack.ts";
+
+const user = USERS.emmy;
+let browser: Browser;
+
+before(async () => {
+  browser = await launch();
+});
+after(() => browser.close());
+
+test("a killed server shows, and what was sent meanwhile appears once", async () => {
+  const { page } = await open(browser);
+  await signIn(page, user);
+  const count = await unreadCount(page);
+  // Its socket stays down until the notification is stored, so that it has something to miss.
+  let reachable = false;
+  await page.routeWebSocket(/\/notifications\/ws$/, (socket) => {
+    if (reachable) socket.connectToServer();
+    else socket.close({ code: 1001 });
+  });
+
+  process.kill(partOf(SUPERVISOR, "api"), "SIGKILL");
+
+  await page.getByRole("status").getByText("Reconnecting…").waitFor();
+  await ready();
+  await send(user, "Sent while you were away");
+  assert.equal(await page.getByRole("status").getByText("Reconnecting…").count(), 1);
+  reachable = true;
+  await live(page);
+  await titled(page, "Sent while you were away").waitFor();
+  await waitForCount(page, count + 1);
+  await page.waitForTimeout(1_500);
+  assert.equal(await titled(page, "Sent while you were away").count(), 1);
+  assert.equal(await unreadCount(page), count + 1);
+});
+
+test("without a network the page says so, and catches up when it returns", async () => {
+  const { page } = await open(browser);
+  let online = true;
+  let cut: () => Promise<void> = async () => undefined;
+  await page.routeWebSocket(/\/notifications\/ws$/, (socket) => {
+    cut = () => socket.close({ code: 1001 });
+    if (online) socket.connectToServer();
+    else void cut();
+  });
+  await signIn(page, user);
+  const count = await unreadCount(page);
+
+  online = false;
+  await page.context().setOffline(true);
+  // Chromium's switch leaves open sockets alone; a real network would not.
+  await cut();
+  await page.getByRole("status").getByText("Offline").waitFor();
+  await send(user, "Sent while offline");
+  online = true;
+  await page.context().setOffline(false);
+
+  await live(page);
+  await titled(page, "Sent while offline").waitFor();
+  await waitForCount(page, count + 1);
+});
+
+async function ready(): Promise<void> {
+  for (;;) {
+    const answer = await fetch(`${URL_OF_PAGE}/readyz`).catch(() => undefined);
+    if (answer?.ok) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}

@@ -1,0 +1,133 @@
+/** The REST calls of the inbox, typed by the server's own OpenAPI description. */
+
+import createFetchClient from "openapi-fetch";
+import type { Environment } from "./environment.ts";
+import type { components, paths } from "./generated/api.ts";
+
+type Schemas = components["schemas"];
+
+/** `position` is the `seq` at which it became visible; servers that do not tell it leave it out. */
+export type Notification = Schemas["NotificationItem"] & { readonly position?: number };
+export type NotificationPage = Schemas["NotificationPage"];
+export type UnreadCounts = Schemas["UnreadCount"];
+
+/**
+ * Gives an access token of the signed-in user, or `null` when nobody is signed in any more.
+ * `refresh` asks for another token than the last one, which the server refused.
+ */
+export type TokenProvider = (request: { refresh: boolean }) => Promise<string | null>;
+
+export interface ErrorDetail {
+  path: string;
+  code: string;
+  message: string;
+}
+
+/** An answer of the server that is not a success; `status` 0 when none arrived. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  readonly status: number;
+  readonly code: string;
+  readonly details: readonly ErrorDetail[];
+  readonly correlationId: string | undefined;
+
+  constructor(
+    status: number,
+    answer: { code: string; message: string; details?: readonly ErrorDetail[] },
+    correlationId?: string,
+  ) {
+    super(answer.message);
+    this.status = status;
+    this.code = answer.code;
+    this.details = answer.details ?? [];
+    this.correlationId = correlationId;
+  }
+
+  /** Reads the server's error body; anything else, such as a proxy's page, becomes `http_error`. */
+  static of(status: number, body: unknown): ApiError {
+    const { error, correlation_id } = (body ?? {}) as {
+      error?: { code: string; message: string; details?: ErrorDetail[] };
+      correlation_id?: string;
+    };
+    return typeof error?.message === "string"
+      ? new ApiError(status, error, correlation_id)
+      : new ApiError(status, {
+          code: "http_error",
+          message: `The server answered with status ${status}.`,
+        });
+  }
+}
+
+export interface ApiOptions {
+  baseUrl: string;
+  token: TokenProvider;
+  environment: Pick<Environment, "fetch">;
+}
+
+const TIMEOUT_MS = 15_000;
+
+type Init = { headers: { Authorization: string }; signal: AbortSignal };
+
+interface Outcome<Body> {
+  data?: Body;
+  error?: unknown;
+  response: Response;
+}
+
+/** Every call throws `ApiError`, and asks for a fresh token once when the server refuses one. */
+export function createApi({ baseUrl, token, environment }: ApiOptions) {
+  const http = createFetchClient<paths>({ baseUrl, fetch: environment.fetch });
+
+  async function attempt<Body>(
+    send: (init: Init) => Promise<Outcome<Body>>,
+    refresh: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<Outcome<Body>> {
+    const bearer = await token({ refresh });
+    if (bearer === null) {
+      throw new ApiError(401, { code: "not_authenticated", message: "Nobody is signed in." });
+    }
+    const timeout = AbortSignal.timeout(TIMEOUT_MS);
+    return send({
+      headers: { Authorization: `Bearer ${bearer}` },
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+    });
+  }
+
+  async function call<Body>(
+    send: (init: Init) => Promise<Outcome<Body>>,
+    signal?: AbortSignal,
+  ): Promise<Body> {
+    let outcome: Outcome<Body>;
+    try {
+      outcome = await attempt(send, false, signal);
+      if (outcome.response.status === 401) outcome = await attempt(send, true, signal);
+    } catch (error) {
+      if (error instanceof ApiError) throw error;
+      throw new ApiError(0, { code: "network", message: "The server could not be reached." });
+    }
+    if (outcome.data === undefined) throw ApiError.of(outcome.response.status, outcome.error);
+    return outcome.data;
+  }
+
+  return {
+    /** One page of the inbox, newest first; `cursor` is the `next_cursor` of the page before. */
+    list: (query: { limit?: number; cursor?: string }, signal?: AbortSignal) =>
+      call((init) => http.GET("/api/v1/notifications", { ...init, params: { query } }), signal),
+
+    get: (id: string, signal?: AbortSignal) =>
+      call(
+        (init) =>
+          http.GET("/api/v1/notifications/{notification_id}", {
+            ...init,
+            params: { path: { notification_id: id } },
+          }),
+        signal,
+      ),
+
+    unreadCount: (signal?: AbortSignal) =>
+      call((init) => http.GET("/api/v1/notifications/unread-count", init), signal),
+  };
+}
+
+export type Api = ReturnType<typeof createApi>;
