@@ -158,15 +158,15 @@ def test_a_visible_notification_is_followed_by_the_counts() -> None:
 def test_net_changes_depend_on_what_the_client_has_seen() -> None:
     read = NetChange(ID, position=5, seq=7, item=an_item(7, read_at=NOON))
     gone = NetChange(ID, position=5, seq=8, item=None)
-    assert kind(read.frame(since=4, unread_count=0)) == "notification"
-    assert kind(read.frame(since=5, unread_count=0)) == "read_status_updated"
-    assert kind(gone.frame(since=5, unread_count=0)) == "notification_deleted"
-    assert gone.frame(since=4, unread_count=0) is None
+    assert kind(read, since=4) == "notification"
+    assert kind(read, since=5) == "read_status_updated"
+    assert kind(gone, since=5) == "notification_deleted"
+    assert [since for since in range(4, 9) if read.concerns(since)] == [4, 5, 6]
+    assert [since for since in range(4, 9) if gone.concerns(since)] == [5, 6, 7]
 
 
-def kind(frame: bytes | None) -> str:
-    assert frame is not None
-    return orjson.loads(frame)["type"]
+def kind(change: NetChange, *, since: int) -> str:
+    return orjson.loads(change.frame(since=since, unread_count=0))["type"]
 
 
 def test_only_what_is_still_known_can_be_resumed() -> None:

@@ -1,0 +1,160 @@
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from app.config import ConfigurationError, Settings, load_settings
+
+REQUIRED_VARIABLES = [
+    "WS_ENABLED", "WS_HOST", "WS_PORT", "WS_HEARTBEAT_INTERVAL", "WS_MAX_CONNECTIONS",
+    "VAPID_PUBLIC_KEY", "VAPID_PRIVATE_KEY", "VAPID_SUBJECT", "FCM_SERVER_KEY",
+    "FCM_PROJECT_ID", "RESEND_API_KEY", "RESEND_FROM_EMAIL", "RESEND_FROM_NAME", "REDIS_URL",
+    "NOTIFICATION_RETENTION_DAYS", "NOTIFICATION_MAX_BATCH_SIZE", "NOTIFICATION_QUEUE_SIZE",
+    "RATE_LIMIT_PUSH_PER_HOUR", "RATE_LIMIT_IN_APP_PER_HOUR", "RATE_LIMIT_EMAIL_PER_DAY",
+    "RATE_LIMIT_GLOBAL_PER_MINUTE", "DIGEST_DEFAULT_TIME", "DIGEST_DEFAULT_DAY",
+    "DIGEST_TIMEZONE", "NOTIFICATION_ENCRYPTION_KEY", "APP_ENV", "DATA_DIR", "DATABASE_URL",
+    "API_HOST", "API_PORT", "PUBLIC_URL", "CORS_ORIGINS", "JWT_SECRET", "JWT_JWKS_URL",
+    "JWT_AUDIENCE", "JWT_ISSUER", "INTERNAL_SERVICE_KEY", "FCM_SERVICE_ACCOUNT", "FCM_API_URL",
+    "RESEND_API_URL", "RESEND_WEBHOOK_SECRET", "SMTP_URL", "PUSH_ALLOW_PRIVATE_ENDPOINTS",
+    "PRIVACY_POLICY_URL", "LOG_FORMAT", "LOG_LEVEL", "NOTIFICATION_ARCHIVE",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("name", REQUIRED_VARIABLES)
+def test_every_variable_of_the_requirements_is_there(name: str) -> None:
+    assert name.lower() in Settings.model_fields
+    assert Settings.model_fields[name.lower()].description
+
+
+def test_defaults_are_the_requirements_own() -> None:
+    settings = load_settings(_env_file=None)
+    assert (settings.ws_port, settings.ws_heartbeat_interval) == (8001, 30)
+    assert settings.ws_max_connections == settings.notification_max_batch_size == 10_000
+    assert (settings.notification_retention_days, settings.notification_queue_size) == (90, 100_000)
+    assert settings.rate_limit_global_per_minute == 10_000
+    assert (settings.digest_default_time, settings.digest_default_day) == ("09:00", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_PORT", "0"),
+        ("API_PORT", "http"),
+        ("WS_PORT", "65536"),
+        ("WS_HEARTBEAT_INTERVAL", "-1"),
+        ("WS_ENABLED", "perhaps"),
+        ("APP_ENV", "staging"),
+        ("LOG_LEVEL", "loud"),
+        ("DIGEST_TIMEZONE", "../etc"),
+        ("DIGEST_TIMEZONE", "Mars/Olympus"),
+        ("DIGEST_DEFAULT_TIME", "25:00"),
+        ("DIGEST_DEFAULT_DAY", "8"),
+        ("DATABASE_URL", "mysql://somewhere"),
+        ("REDIS_URL", "http://somewhere"),
+        ("SMTP_URL", "mail.example.com"),
+        ("RESEND_API_URL", "api.resend.com"),
+        ("VAPID_SUBJECT", "admin@example.com"),
+        ("JWT_SECRET", "short"),
+        ("INTERNAL_SERVICE_KEY", "short"),
+        ("INTERNAL_SERVICE_KEY", "a" * 20 + "," + "b" * 20 + "," + "c" * 20),
+        ("NOTIFICATION_ENCRYPTION_KEY", "not base64!"),
+        ("NOTIFICATION_ENCRYPTION_KEY", base64.b64encode(b"too short").decode()),
+        ("API_HOST", "0.0.0.0"),
+        ("WS_HOST", "192.168.0.1"),
+    ],
+)
+def test_an_invalid_value_stops_the_start_and_is_named_without_being_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        load_settings(_env_file=None)
+    if "SECRET" in name or "KEY" in name:
+        assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"JWT_SECRET": "s" * 32, "JWT_JWKS_URL": "https://example.com/jwks"}, "JWT_JWKS_URL"),
+        ({"DELIVERY_LEASE_SECONDS": "5"}, "PROVIDER_TIMEOUT_SECONDS"),
+        ({"VAPID_PUBLIC_KEY": "x"}, "VAPID_PRIVATE_KEY"),
+    ],
+)
+def test_values_that_contradict_each_other_are_named(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], named: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=named):
+        load_settings(_env_file=None)
+
+
+def test_production_names_every_secret_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_ENV", "production")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(_env_file=None)
+    for name in (
+        "INTERNAL_SERVICE_KEY",
+        "NOTIFICATION_ENCRYPTION_KEY",
+        "JWT_SECRET or JWT_JWKS_URL",
+    ):
+        assert name in str(caught.value)
+
+
+def test_production_generates_nothing_and_never_uses_the_sandbox(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("APP_ENV", "production")
+    monkeypatch.setenv("JWT_SECRET", "s" * 32)
+    monkeypatch.setenv("INTERNAL_SERVICE_KEY", "k" * 16)
+    monkeypatch.setenv("NOTIFICATION_ENCRYPTION_KEY", base64.b64encode(b"k" * 32).decode())
+    settings = load_settings(_env_file=None)
+    assert not (tmp_path / "data").exists()
+    assert not settings.uses_sandbox_mail
+    assert not settings.email_configured
+    assert settings.gateway_host == "0.0.0.0"
+
+
+def test_development_generates_its_secrets_once_for_its_owner_alone(tmp_path: Path) -> None:
+    first, second = load_settings(_env_file=None), load_settings(_env_file=None)
+    assert first.jwt_secret is not None
+    assert first.jwt_secret == second.jwt_secret
+    assert first.service_keys == second.service_keys
+    assert first.encryption_keys == second.encryption_keys
+    path = tmp_path / "data" / "secrets.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "jwt_secret" in json.loads(path.read_text())
+    assert first.jwt_secret.get_secret_value() not in repr(first)
+
+
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "")
+    monkeypatch.setenv("WS_PORT", "")
+    settings = load_settings(_env_file=None)
+    assert settings.database_url is None
+    assert settings.ws_port == 8001
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example.com/, https://b.example.com")
+    monkeypatch.setenv("INTERNAL_SERVICE_KEY", "a" * 16 + "," + "b" * 16)
+    settings = load_settings(_env_file=None)
+    assert settings.cors_origins == ("https://a.example.com", "https://b.example.com")
+    assert settings.service_keys == ("a" * 16, "b" * 16)
+
+
+def test_the_example_file_names_only_variables_that_exist() -> None:
+    example = (Path(__file__).parents[3] / ".env.example").read_text()
+    names = re.findall(r"^([A-Z_]+)=", example, re.M)
+    assert names
+    assert [name for name in names if name.lower() not in Settings.model_fields] == []
