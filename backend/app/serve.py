@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -25,6 +26,8 @@ MAX_MESSAGE_BYTES = 64 * 1024
 GRACE_SECONDS = 10
 """How long requests may take to finish once the server stops."""
 
+log = structlog.get_logger()
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -32,7 +35,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     """A socket whose connection is cut off when its reader does not take the close.
 
     A close waits until the reader has taken what was written before, which a stalled one never
-    does; ASGI has no way to say that it is enough.
+    does; ASGI has no way to say that it is enough. The headers are gone once it is accepted.
     """
 
     cut_off_seconds = 10.0
@@ -43,6 +46,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.close":
             self._start_clock()
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._forget_headers()
 
     def shutdown(self) -> None:
         """Close because the server stops."""
@@ -59,6 +64,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self._cut_off is not None:
             self._cut_off.cancel()
         super().connection_lost(exc)
+
+    def _forget_headers(self) -> None:
+        # Only the handshake needs them; thousands of sockets would keep them for hours, thrice.
+        self.request.headers.clear()
+        self.response.headers.clear()
+        self.scope["headers"] = []
 
     def _start_clock(self) -> None:
         if self._cut_off is None:
@@ -147,8 +158,10 @@ def _stopped_by_signals(server: Server, drain: Callable[[], Awaitable[None]]) ->
     async def stop() -> None:
         try:
             await drain()
-        finally:
-            server.should_exit = True
+        except Exception:
+            # As when the signal comes before the application has started.
+            log.exception("sockets_not_drained")
+        server.should_exit = True
 
     def on_signal() -> None:
         if stopping:

@@ -4,7 +4,7 @@ import asyncio
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -13,6 +13,7 @@ import orjson
 import uvloop
 
 from bench import bulk, create, email, frame, query
+from bench.load import MeasurementFailed
 from bench.report import Result, as_json, environment, table
 from bench.stack import Stack, StackFailed, running_stack
 
@@ -56,7 +57,7 @@ def main(names: Sequence[str], sockets: int, through: str, path: Path | None) ->
     signal.signal(signal.SIGTERM, _end)
     try:
         with running_stack() as stack:
-            chosen = [measures[name] for name in names or measures]
+            chosen = {name: measures[name] for name in names or measures}
             facts, results = uvloop.run(_run(stack, chosen))
             _show_warnings(stack)
     except StackFailed as error:
@@ -67,17 +68,22 @@ def main(names: Sequence[str], sockets: int, through: str, path: Path | None) ->
 
 
 async def _run(
-    stack: Stack, measures: Sequence[Measure]
+    stack: Stack, measures: Mapping[str, Measure]
 ) -> tuple[dict[str, str], Sequence[Result]]:
     facts = environment(stack.settings.data_dir, await stack.servers())
     width = max(map(len, facts))
     for name, fact in facts.items():
         print(f"{name:<{width}}  {fact}", flush=True)
     results: list[Result] = []
-    for measure in measures:
+    for name, measure in measures.items():
         await asyncio.sleep(PAUSE_SECONDS)
-        async with asyncio.timeout(MEASURE_SECONDS):
-            results.append(await measure(stack))
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                results.append(await measure(stack))
+        except MeasurementFailed as failed:
+            results.append(Result(name, failures=[str(failed)]))
+        except TimeoutError:
+            results.append(Result(name, failures=[f"took more than {MEASURE_SECONDS} s"]))
         print(f"\n{table(results[-1])}", flush=True)
     return facts, results
 

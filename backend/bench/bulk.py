@@ -3,7 +3,7 @@
 import asyncio
 from time import perf_counter
 
-from bench.frame import Arrivals, port_of
+from bench.frame import ARRIVE_WITHIN, Arrivals, port_of
 from bench.load import HttpClient
 from bench.report import Result, Row, at_least, at_most
 from bench.sockets import open_sockets
@@ -56,9 +56,8 @@ async def measure(stack: Stack, *, sockets: int, through: str) -> Result:
             return result
         batch_id = answer.json()["batch_id"]
         status, completed = await _wait_complete(stack, client, batch_id)
-        while len(arrivals.frames) < sockets and perf_counter() - began < COMPLETE_WITHIN:
-            await asyncio.sleep(0.01)
-        result.notes.append(used())
+        await arrivals.wait_until(lambda: arrivals.count >= sockets, within=ARRIVE_WITHIN)
+        result.notes.append(str(used()))
     created = await stack.value(COUNT_CREATED.format(batch_id=batch_id))
     last_frame = max((at for frames in arrivals.frames.values() for at, _ in frames), default=0)
     per_second = RECIPIENTS / (completed - began)
@@ -77,9 +76,8 @@ async def measure(stack: Stack, *, sockets: int, through: str) -> Result:
     ]
     if status["status"] != "completed" or status["created"] != RECIPIENTS:
         result.failures.append(f"the batch ended as {status}")
-    got = sum(len(frames) for frames in arrivals.frames.values())
-    if got != sockets:
-        result.failures.append(f"{got} frames arrived at {sockets} sockets")
+    if arrivals.count != sockets:
+        result.failures.append(f"{arrivals.count} frames arrived at {sockets} sockets")
     return result
 
 

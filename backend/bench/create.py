@@ -65,10 +65,12 @@ async def measure(stack: Stack) -> Result:
     async with HttpClient(stack.settings.api_port, connections=FULL_SPEED_CONNECTIONS) as client:
         used = start_counting(stack)
         trial = await closed_loop(client, requests, seconds=FULL_SPEED_SECONDS, hoped_for=202)
-        result.notes.append(f"full speed: {used()}")
+        usage = used()
+        result.notes.append(f"full speed: {usage}")
         trials.append(trial)
     per_second = len(trial.latencies) / trial.seconds
     result.rows += [
+        *usage.rows(len(trial.accepted), "api", "postgres"),
         Row(
             f"durable 202s, one API process, {FULL_SPEED_CONNECTIONS} connections",
             per_second,

@@ -16,10 +16,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httptools
 import orjson
@@ -28,6 +27,10 @@ HOST = "127.0.0.1"
 NO_ANSWER = 0
 DRAIN_SECONDS = 10.0
 SCHEDULE_SEED = 20
+
+
+class MeasurementFailed(Exception):
+    """It could not be measured; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the next request from now on."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses.
+        self._transport = cast("asyncio.Transport", transport)
         self._on_idle(self)
 
     def data_received(self, data: bytes) -> None:
@@ -292,8 +295,10 @@ async def open_loop(
         start = perf_counter() + 0.05
         for number, offset in enumerate(schedule(len(requests), rate)):
             due = start + offset
-            while (wait := due - perf_counter()) > 0:
+            if (wait := due - perf_counter()) > 0:
                 await asyncio.sleep(wait)
+            # The loop's timers count in milliseconds, so some ring too early.
+            due = min(due, perf_counter())
             if on_sent is not None:
                 on_sent(number, due)
             trial.lags.append(perf_counter() - due)
@@ -354,11 +359,11 @@ async def send_all(
     """Send requests that prepare a measurement.
 
     Raises:
-        RuntimeError: one was not answered as hoped for.
+        MeasurementFailed: one was not answered as hoped for.
     """
-    trial = await closed_loop(client, islice(requests, None), seconds=within, hoped_for=hoped_for)
+    trial = await closed_loop(client, iter(requests), seconds=within, hoped_for=hoped_for)
     if trial.failures or len(trial.accepted) < len(requests):
-        raise RuntimeError(f"preparing failed: {trial.failures}")
+        raise MeasurementFailed(f"preparing failed: {trial.failures}")
 
 
 async def _wait(done: asyncio.Event, seconds: float = DRAIN_SECONDS) -> None:

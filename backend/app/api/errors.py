@@ -10,12 +10,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from app.api.json_body import MalformedBody
+from app.api.middleware import CORRELATION_HEADER
 from app.errors import BodyTooLarge, ErrorDetail, NotFound, NotifyError, ValidationFailed
 
 log = structlog.get_logger()
 
 # Where FastAPI found a value says nothing to a caller: they know their own fields.
 LOCATIONS = ("body", "query", "path", "header", "cookie")
+MAX_DETAILS = 100  # fields told of; a body may have many more
 
 
 class ErrorBody(BaseModel):
@@ -56,8 +58,11 @@ def _answer(
 ) -> JSONResponse:
     correlation_id: str = request.scope.get("correlation_id", "")
     body = {"error": {"code": code, "message": message, "details": details}}
+    # Answers to unexpected errors do not pass the middleware that adds it to all others.
     return JSONResponse(
-        {**body, "correlation_id": correlation_id}, status_code=status, headers=headers
+        {**body, "correlation_id": correlation_id},
+        status_code=status,
+        headers={**headers, CORRELATION_HEADER: correlation_id},
     )
 
 
@@ -68,15 +73,27 @@ async def _render_ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _render_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for this class only
-    return answer(request, ValidationFailed(details=[_detail(item) for item in error.errors()]))
+    errors = error.errors()
+    malformed = next((item["input"] for item in errors if _is_malformed(item)), None)
+    if malformed is not None:
+        told: list[ErrorDetail] = [
+            {"path": malformed.path, "code": "json_invalid", "message": malformed.problem}
+        ]
+    else:
+        told = [_detail(item) for item in errors[:MAX_DETAILS]]
+    return answer(request, ValidationFailed(details=told))
+
+
+def _is_malformed(item: Any) -> bool:
+    return isinstance(item.get("input"), MalformedBody)
 
 
 def _detail(item: Any) -> ErrorDetail:
-    malformed = item.get("input")
-    if isinstance(malformed, MalformedBody):
-        return {"path": "", "code": "json_invalid", "message": malformed.problem}
     location = [str(part) for part in item["loc"]]
     path = location[1:] if location and location[0] in LOCATIONS else location
+    if item["type"] == "model_attributes_type":
+        message = "Send a JSON object, with Content-Type: application/json."
+        return {"path": ".".join(path), "code": "object_expected", "message": message}
     return {
         "path": ".".join(path),
         "code": item["type"],

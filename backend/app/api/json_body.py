@@ -6,7 +6,7 @@ JSON allows and PostgreSQL does not, is refused here for all fields at once.
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from fastapi import Request, Response
@@ -19,9 +19,11 @@ class MalformedBody:
 
     Args:
         problem: a sentence for the caller.
+        path: the top-level field at fault, empty for the body as a whole.
     """
 
     problem: str
+    path: str = ""
 
 
 def parse(raw: bytes) -> object:
@@ -32,14 +34,20 @@ def parse(raw: bytes) -> object:
         return MalformedBody(f"The body is not valid JSON: {error.msg}.")
     if b"\\u0000" not in raw:
         return value
+    fields = cast("dict[str, object]", value) if isinstance(value, dict) else {"": value}
     try:
-        # Written anew, an escaped backslash before `u0000` can be told from the character.
-        holds_nul = b"\\u0000" in orjson.dumps(value).replace(b"\\\\", b"")
+        holding = [name for name, field in fields.items() if _holds_nul([name, field])]
     except orjson.JSONEncodeError:
         return MalformedBody("The body is nested too deeply.")
-    if holds_nul:
-        return MalformedBody("The body holds the character U+0000, which cannot be stored.")
-    return value
+    if holding:
+        path = holding[0].replace("\0", "")
+        return MalformedBody("The character U+0000 cannot be stored.", path)
+    return cast("object", value)
+
+
+def _holds_nul(value: object) -> bool:
+    # Written anew, an escaped backslash before `u0000` can be told from the character.
+    return b"\\u0000" in orjson.dumps(value).replace(b"\\\\", b"")
 
 
 class _JsonRequest(Request):

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 import structlog
+from starlette.datastructures import Headers, QueryParams
 from starlette.websockets import WebSocket
 
 from app.config import Settings
@@ -22,7 +23,7 @@ from app.realtime.close_codes import CloseCode
 from app.realtime.frames import ErrorCode
 from app.realtime.hub import Hub
 from app.realtime.origin import origin_is_allowed
-from app.realtime.reader import InboxReader, InboxSnapshot, net_changes
+from app.realtime.reader import BoundedReader, InboxReader, InboxSnapshot, NetChanges
 from app.realtime.session import GONE, Session
 from app.realtime.timing import Timing
 from app.security.jwt import Claims, ExpiredToken, InvalidToken, TokenVerifier
@@ -69,7 +70,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._tokens = tokens
-        self._inbox = inbox
+        self._inbox = BoundedReader(inbox, at_once=max(1, settings.database_pool_size // 2))
         self._timing = timing or Timing()
         self._draining = False
         self._commands: Mapping[str, Command] = {
@@ -78,7 +79,9 @@ class Gateway:
             "ack": self._acknowledge,
             **commands,
         }
-        self.hub = Hub(inbox, per_user=settings.ws_max_connections_per_user, timing=self._timing)
+        self.hub = Hub(
+            self._inbox, per_user=settings.ws_max_connections_per_user, timing=self._timing
+        )
 
     @property
     def is_enabled(self) -> bool:
@@ -107,8 +110,9 @@ class Gateway:
         Args:
             websocket: not yet accepted.
         """
+        refusal = self._refusal(Headers(raw=websocket.scope["headers"]))
+        # A code only reaches clients, and pages above all, on a socket that was accepted.
         await websocket.accept()
-        refusal = self._refusal(websocket)
         if refusal is not None:
             with suppress(*GONE):
                 await websocket.close(refusal, refusal.name.lower())
@@ -118,24 +122,23 @@ class Gateway:
         )
         self.hub.open(session)
         try:
-            await self._greet(session, websocket)
+            await self._greet(session, QueryParams(websocket.scope["query_string"]))
             await self._converse(session, websocket)
         finally:
             self.hub.leave(session)
 
-    def _refusal(self, websocket: WebSocket) -> CloseCode | None:
+    def _refusal(self, headers: Headers) -> CloseCode | None:
         if self._draining:
             return CloseCode.SHUTTING_DOWN
-        if not origin_is_allowed(websocket.headers, self._settings.cors_origins):
-            log.warning("origin_refused", origin=websocket.headers.get("origin"))
+        if not origin_is_allowed(headers, self._settings.cors_origins):
+            log.warning("origin_refused", origin=headers.get("origin"))
             return CloseCode.ORIGIN_REFUSED
         if len(self.hub.sessions) >= self._settings.ws_max_connections:
             return CloseCode.GATEWAY_FULL
         return None
 
-    async def _greet(self, session: Session, websocket: WebSocket) -> None:
+    async def _greet(self, session: Session, query: QueryParams) -> None:
         """Authenticate by the address, which then needs no message."""
-        query = websocket.query_params
         if "token" in query:
             given = query.get("since", "")
             # What is not a number stays text, and is refused like any other message's.
@@ -256,29 +259,26 @@ class Gateway:
         self.hub.release(session, state.seq)
 
     async def _resume(self, session: Session, since: int) -> None:
-        reached, greeted = since, False
-        async for part in net_changes(self._inbox, user_of(session), since):
-            state, can_resume = part.snapshot, part.snapshot.can_resume(reached)
-            if not greeted:
-                session.feed([self._authenticated(session, state.seq, state, recovered=can_resume)])
-                greeted = True
-            elif not can_resume:
+        part = await self._inbox.changes_since(user_of(session), since)
+        state, recovered = part.snapshot, part.snapshot.can_resume(since)
+        session.feed([self._authenticated(session, state.seq, state, recovered=recovered)])
+        session.seq = since if recovered else state.seq
+        if recovered:
+            await self._tell_missed(session, part)
+        session.push(frames.sync_complete(seq=session.seq))
+        self.hub.release(session, session.seq)
+
+    async def _tell_missed(self, session: Session, part: NetChanges) -> None:
+        while True:
+            session.feed(part.frames(since=session.seq))
+            session.seq = part.reached
+            await self.hub.flush([session])
+            if part.is_last or session.is_closing:
+                return
+            part = await self._inbox.changes_since(user_of(session), session.seq)
+            if not part.snapshot.can_resume(session.seq):
                 session.close(CloseCode.POSITION_LOST)
                 return
-            if not can_resume:
-                reached = state.seq
-                break
-            made = (
-                change.frame(since=reached, unread_count=state.unread_count)
-                for change in part.changes
-            )
-            session.feed(frame for frame in made if frame is not None)
-            reached = part.reached
-            await self.hub.flush([session])
-            if session.is_closing:
-                return
-        session.push(frames.sync_complete(seq=reached))
-        self.hub.release(session, reached)
 
     def _authenticated(
         self, session: Session, seq: int, state: InboxSnapshot, *, recovered: bool
@@ -353,6 +353,7 @@ def invalid(message: str) -> bytes:
 
 def refuse(session: Session, message: str) -> None:
     """Close a socket whose credentials are no good."""
+    log.warning("access_refused", path="websocket", reason=message)
     told = frames.error(ErrorCode.AUTH_FAILED, message)
     session.close(CloseCode.NOT_AUTHENTICATED, told)
 

@@ -108,12 +108,13 @@ class Hub:
         session.abandon()
         if not self.sessions:
             self._empty.set()
-        audience = None if session.user_id is None else self._audiences.get(session.user_id)
-        if audience is None or session not in audience.sessions:
+        user_id = session.user_id
+        audience = None if user_id is None else self._audiences.get(user_id)
+        if user_id is None or audience is None or session not in audience.sessions:
             return
         audience.sessions.remove(session)
         if not audience.sessions:
-            del self._audiences[session.user_id]  # pyright: ignore[reportArgumentType]
+            del self._audiences[user_id]
             if audience.timer is not None:
                 audience.timer.cancel()
 
@@ -243,16 +244,9 @@ def missed_by(seq: int, part: NetChanges) -> list[bytes]:
     Net changes may skip numbers, which on live frames means a hole. So unless they are what the
     client would have got live, `sync_complete` says which position they lead to.
     """
-    unread_count = part.snapshot.unread_count
-    messages: list[bytes] = []
-    told: list[int] = []
-    for change in part.changes:
-        frame = change.frame(since=seq, unread_count=unread_count) if change.seq > seq else None
-        if frame is not None:
-            messages.append(frame)
-            told.append(change.seq)
+    messages = list(part.frames(since=seq))
     if part.is_last and part.reached > seq:
         messages.append(frames.unread_count(part.snapshot.by_type, seq=part.reached))
-    if told != list(range(seq + 1, part.reached + 1)):
+    if not part.is_gapless(since=seq):
         messages.append(frames.sync_complete(seq=part.reached))
     return messages

@@ -1,6 +1,7 @@
 """What the gateway reads of an inbox; `app.services.inbox_service` implements it."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -50,18 +51,18 @@ class NetChange:
     seq: int
     item: InboxItem | None
 
-    def frame(self, *, since: int, unread_count: int) -> bytes | None:
-        """The message for a client that has seen everything up to `since`.
+    def concerns(self, since: int) -> bool:
+        """Whether a client that has seen everything up to `since` has anything to learn.
 
-        Returns:
-            None when the client never saw the notification, and need not any more.
+        What it never saw and is gone by now it need not hear of.
         """
-        known = self.position <= since
+        return self.seq > since and (self.item is not None or self.position <= since)
+
+    def frame(self, *, since: int, unread_count: int) -> bytes:
+        """The message for a client that has seen everything up to `since`."""
         if self.item is None:
-            if not known:
-                return None
             return frames.notification_deleted(self.id, seq=self.seq, unread_count=unread_count)
-        if not known:
+        if self.position > since:
             return frames.notification(self.item, unread_count=unread_count)
         return frames.read_status_updated(
             self.id, read_at=self.item.read_at, seq=self.seq, unread_count=unread_count
@@ -85,6 +86,18 @@ class NetChanges:
     def is_last(self) -> bool:
         """Whether these lead to the present."""
         return self.reached >= self.snapshot.seq
+
+    def frames(self, *, since: int) -> Iterator[bytes]:
+        """The messages that a client at position `since` has yet to see, in order."""
+        unread_count = self.snapshot.unread_count
+        for change in self.changes:
+            if change.concerns(since):
+                yield change.frame(since=since, unread_count=unread_count)
+
+    def is_gapless(self, *, since: int) -> bool:
+        """Whether these messages are numbered like live ones, each one higher than the last."""
+        told = [change.seq for change in self.changes if change.concerns(since)]
+        return told == list(range(since + 1, self.reached + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +143,35 @@ async def net_changes(inbox: InboxReader, user_id: UUID, since: int) -> AsyncIte
         if part.is_last:
             return
         since = part.reached
+
+
+class BoundedReader:
+    """Reads so many inboxes at once that a storm of reconnects leaves connections to others.
+
+    Whoever finds all places taken waits, rather than fail for want of a connection.
+
+    Args:
+        inbox: does the reading.
+        at_once: inboxes read at the same time; what concerns many users at once is not counted.
+    """
+
+    def __init__(self, inbox: InboxReader, *, at_once: int) -> None:
+        self._inbox = inbox
+        self._places = asyncio.Semaphore(at_once)
+        self.positions = inbox.positions
+        self.acknowledge = inbox.acknowledge
+
+    async def state(self, user_id: UUID) -> InboxSnapshot:
+        """Where the user's inbox stands."""
+        async with self._places:
+            return await self._inbox.state(user_id)
+
+    async def changes_since(self, user_id: UUID, since: int) -> NetChanges:
+        """Net changes after `since`; a part of them if there are many."""
+        async with self._places:
+            return await self._inbox.changes_since(user_id, since)
+
+    async def undelivered(self, user_id: UUID) -> Backlog:
+        """Notifications whose in-app delivery nobody has acknowledged."""
+        async with self._places:
+            return await self._inbox.undelivered(user_id)

@@ -136,8 +136,9 @@ class Session:
     def close(self, code: CloseCode, *farewell: bytes) -> None:
         """Send what waits and a farewell, unless the reader is stalled, then close."""
         if self._closer is None:
-            waiting = tuple(chain(self._outbox or (), farewell))
-            self._closer = asyncio.create_task(self._close(self._writer, waiting, code))
+            self._closer = asyncio.create_task(
+                self._close(self._writer, self._outbox or deque(), farewell, code)
+            )
 
     def abandon(self) -> None:
         """The socket is gone: stop writing."""
@@ -178,7 +179,11 @@ class Session:
             self._allowance = 0
 
     async def _close(
-        self, writer: asyncio.Task[None] | None, waiting: tuple[bytes, ...], code: CloseCode
+        self,
+        writer: asyncio.Task[None] | None,
+        outbox: deque[bytes],
+        farewell: tuple[bytes, ...],
+        code: CloseCode,
     ) -> None:
         if writer is not None:
             # It waits before it writes, never in the middle, so no frame is cut or sent twice.
@@ -187,6 +192,6 @@ class Session:
         with suppress(*GONE):
             with suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
-                    for message in waiting:
+                    for message in chain(outbox, farewell):
                         await self._websocket.send_text(message.decode())
             await self._websocket.close(code, code.name.lower())

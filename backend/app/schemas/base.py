@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, cast
 from zoneinfo import available_timezones
 
@@ -65,9 +66,13 @@ def _containers(values: Iterable[object]) -> list[Container]:
     return [cast("Container", value) for value in values if isinstance(value, dict | list)]
 
 
-def _small(value: JsonObject) -> JsonObject:
+def _shallow(value: object) -> object:
     if nesting(value) > MAX_NESTING:
         raise ValueError(f"must not be nested deeper than {MAX_NESTING} levels")
+    return value
+
+
+def _small(value: JsonObject) -> JsonObject:
     if len(orjson.dumps(value)) > MAX_DATA_BYTES:
         raise ValueError(f"must have at most {MAX_DATA_BYTES // 1024} KiB")
     return value
@@ -102,8 +107,12 @@ def _in_utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
+# Listing them reads directories.
+known_timezones = cache(available_timezones)
+
+
 def _timezone(value: str) -> str:
-    if value not in available_timezones():
+    if value not in known_timezones():
         raise ValueError("must be an IANA timezone such as Europe/Berlin")
     return value
 
@@ -127,7 +136,11 @@ MarkdownBody = Annotated[
     Field(max_length=MAX_BODY_BYTES, examples=["Please review **PR #123**."]),
     AfterValidator(_body),
 ]
-SmallObject = Annotated[JsonObject, AfterValidator(_small)]
+SmallObject = Annotated[
+    JsonObject,
+    BeforeValidator(_shallow, json_schema_input_type=JsonObject),
+    AfterValidator(_small),
+]
 Instant = Annotated[
     AwareDatetime,
     BeforeValidator(_iso_text, json_schema_input_type=AwareDatetime),

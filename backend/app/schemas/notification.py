@@ -1,9 +1,10 @@
 """What creating and reading notifications takes and answers (requirements, section 5.1, 5.5)."""
 
-from typing import Annotated, Literal, Self
+from datetime import datetime
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import FailFast, Field, StrictBool, ValidationInfo, field_validator
 
 from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
 from app.schemas.base import (
@@ -38,11 +39,15 @@ class NotificationContent(Received):
     send_at: Instant | None = Field(None, description="Nothing goes out before.")
     expires_at: Instant | None = Field(None, description="Nothing goes out from then on.")
 
-    @model_validator(mode="after")
-    def _expires_after_it_is_sent(self) -> Self:
-        if self.expires_at and self.send_at and self.expires_at <= self.send_at:
-            raise ValueError("expires_at must be after send_at")
-        return self
+    @field_validator("expires_at")
+    @classmethod
+    def _expires_after_it_is_sent(
+        cls, value: datetime | None, info: ValidationInfo
+    ) -> datetime | None:
+        send_at: datetime | None = info.data.get("send_at")
+        if value is not None and send_at is not None and value <= send_at:
+            raise ValueError("must be after send_at")
+        return value
 
 
 class CreateNotification(NotificationContent):
@@ -54,7 +59,7 @@ class CreateNotification(NotificationContent):
 class CreateBatch(NotificationContent):
     """The same notification for many users (REQ-005)."""
 
-    user_ids: Annotated[list[UUID], Field(min_length=1)]
+    user_ids: Annotated[list[UUID], Field(min_length=1), FailFast()]
 
 
 class NotificationAccepted(Answered):

@@ -86,7 +86,14 @@ class TokenVerifier:
             return _claims(payload)
         except jwt.ExpiredSignatureError as error:
             raise ExpiredToken("The token has expired.") from error
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        except (
+            jwt.PyJWTError,
+            ValueError,
+            TypeError,
+            OverflowError,
+            OSError,
+            RecursionError,
+        ) as error:
             raise InvalidToken("The token is not valid.") from error
 
 

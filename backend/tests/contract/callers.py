@@ -1,7 +1,8 @@
 """The API in this process, and callers of every kind that the contract knows."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from app.main import create_app
 from app.pipeline.deliver import Clock, utc_now
 
 V1 = "/api/v1"
+STOPS_WITHIN = 10.0  # seconds
 Headers = dict[str, str]
 Json = dict[str, Any]
 
@@ -121,17 +123,22 @@ async def open_api(
     # An unexpected error shall be judged by what it answers.
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(peer, 50_000))
     client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
-    try:
-        async with app.router.lifespan_context(app), client:
+    async with client, AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        await stack.enter_async_context(app.router.lifespan_context(app))
+        try:
             yield Api(settings, app, client, database)
-    finally:
-        await database.close()
+        finally:
+            async with asyncio.timeout(STOPS_WITHIN):
+                await stack.aclose()
 
 
 def content(**fields: Any) -> Json:
     """The body of a create call; fields that are given as ... are left out."""
     body: Json = {"type": "task", "title": "New Task Assigned", "body": "Review **PR #123**."}
-    body |= {name: str(value) if isinstance(value, UUID) else value for name, value in fields.items()}
+    body |= {
+        name: str(value) if isinstance(value, UUID) else value for name, value in fields.items()
+    }
     return {name: value for name, value in body.items() if value is not ...}
 
 

@@ -1,8 +1,8 @@
 """A gateway under uvicorn in the test's own loop, clients of it, and inboxes that change."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 import orjson
 from fastapi import FastAPI
 from redis.asyncio import Redis
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from app.api.v1.notifications.websocket import router
+from app.api.v1.notifications.websocket import SocketShortcut, router
 from app.config import Settings
 from app.db.database import Database, dumps
 from app.realtime import frames
@@ -141,11 +141,13 @@ async def running_gateway(
     *,
     timing: Timing = QUICK,
     commands: Mapping[str, Command] = NO_COMMANDS,
+    served: Callable[[FastAPI], Any] = SocketShortcut,
     **overrides: Any,
 ) -> AsyncGenerator[RunningGateway]:
     """Serve a gateway until the context ends.
 
     Args:
+        served: what is made of the application before it is served.
         overrides: settings that differ.
     """
     settings = settings.model_copy(update=overrides)
@@ -161,7 +163,7 @@ async def running_gateway(
 
     app = FastAPI(lifespan=lifespan)
     app.include_router(router, prefix="/api/v1")
-    server = build_server(app, "127.0.0.1", 0, protocol=QuickCutOff)
+    server = build_server(served(app), "127.0.0.1", 0, protocol=QuickCutOff)
     task = asyncio.create_task(server.serve())
     try:
         await eventually(lambda: server.started and backplane.is_listening)
@@ -176,8 +178,24 @@ async def running_gateway(
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 -- conditions have no event
+        while not condition():
             await asyncio.sleep(0.01)
+
+
+@contextmanager
+def statements(database: Database) -> Generator[list[str]]:
+    """What the database executes as long as the context lasts."""
+    executed: list[str] = []
+    engine = database._engine.sync_engine  # pyright: ignore[reportPrivateUsage]
+
+    def remember(*arguments: object) -> None:
+        executed.append(str(arguments[2]))
+
+    event.listen(engine, "before_cursor_execute", remember)
+    try:
+        yield executed
+    finally:
+        event.remove(engine, "before_cursor_execute", remember)
 
 
 ADD = text("""

@@ -78,6 +78,17 @@ class TestAuthentication:
             assert missed["data"]["title"] == "missed"
             assert done["seq"] == 2
 
+    async def test_the_route_itself_serves_alike(
+        self, settings: Settings, database: Database, redis_client: Redis, user: UUID
+    ) -> None:
+        async with running_gateway(
+            settings, database, redis_client, served=lambda app: app
+        ) as there:
+            async with there.live(user) as client:
+                assert (await client.ping())["seq"] == 0
+            async with there.open(origin="https://evil.test") as foreign:
+                assert await foreign.receive_close() == 4403
+
     async def test_admins_have_an_inbox_too(self, here: RunningGateway, user: UUID) -> None:
         async with here.open(f"token={here.token(user, role='admin')}") as client:
             assert (await client.receive())["type"] == "authenticated"
@@ -376,5 +387,5 @@ class TestMessages:
 
     async def statuses_become(self, inboxes: Inboxes, user: UUID, wanted: list[str]) -> None:
         async with asyncio.timeout(5):
-            while await inboxes.in_app_statuses(user) != wanted:  # noqa: ASYNC110 -- another session's doing
+            while await inboxes.in_app_statuses(user) != wanted:
                 await asyncio.sleep(0.05)

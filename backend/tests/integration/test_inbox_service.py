@@ -4,14 +4,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event
 
 from app.config import Settings
 from app.db.database import Database
 from app.errors import NotFound, ValidationFailed
 from app.policy.kinds import Channel, DeliveryStatus
 from app.services.inbox_service import InboxPage, InboxService
-from tests.integration.sockets import Inboxes, id_of
+from tests.integration.sockets import Inboxes, id_of, statements
 
 
 @pytest.fixture
@@ -173,21 +172,11 @@ async def test_parts_of_changes_lead_into_each_other(
 async def test_the_number_of_statements_does_not_grow_with_the_page(
     service: InboxService, database: Database, inboxes: Inboxes, user: UUID
 ) -> None:
-    statements: list[str] = []
     for _ in range(20):
         await inboxes.add(user, deliveries=(("in_app", "sent"), ("push", "sent")))
-    engine = database._engine.sync_engine  # pyright: ignore[reportPrivateUsage]
-
-    def count(*args: object) -> None:
-        statements.append(str(args[2]))
-
-    event.listen(engine, "before_cursor_execute", count)
-    try:
-        for limit in (1, 20):
+    for limit in (1, 20):
+        await service.page(user, limit=limit)
+        with statements(database) as executed:
             await service.page(user, limit=limit)
-            statements.clear()
-            await service.page(user, limit=limit)
-            # A role and a query, twice; and nothing is written when nothing changes.
-            assert len(statements) == 4
-    finally:
-        event.remove(engine, "before_cursor_execute", count)
+        # A role and a query, twice; and nothing is written when nothing changes.
+        assert len(executed) == 4

@@ -103,10 +103,27 @@ async def test_all_sockets_are_told_that_the_process_ends(here: RunningGateway) 
 async def test_what_waits_is_sent_before_the_close(here: RunningGateway) -> None:
     user_id = uuid4()
     async with here.live(user_id) as client:
-        here.gateway.hub.apply(Change(user_id, 1, (b'{"type":"last"}',)))
+        for seq in (1, 2):
+            here.gateway.hub.apply(Change(user_id, seq, (b'{"type":"last","seq":%d}' % seq,)))
         await here.gateway.drain()
-        assert await client.receive() == {"type": "last"}
+        assert [(await client.receive())["seq"] for _ in range(2)] == [1, 2]
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 3001
+
+
+async def test_a_slow_reader_gets_what_waits_before_the_close(here: RunningGateway) -> None:
+    user_id = uuid4()
+    async with here.live(user_id) as client:
+        # More than the buffers hold, but not more than may wait.
+        for seq in range(1, 200):
+            here.gateway.hub.apply(Change(user_id, seq, (BIG,)))
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(here.gateway.drain())
+        assert [(await client.receive())["type"] for _ in range(199)] == ["filler"] * 199
         assert await client.receive_close() == 3001
+        await draining
 
 
 async def test_a_stalled_reader_does_not_keep_the_server_from_ending(
