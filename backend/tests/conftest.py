@@ -5,20 +5,20 @@ copy of it (`fresh_settings`), all others share one and keep apart by using user
 """
 
 import asyncio
-import contextlib
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.config import Settings, load_settings
-from app.db.database import Database
+from app.db.database import Database, asyncpg_url
 from app.db.migrate import migrate
 from app.embedded import running_servers
 from app.realtime.connection import redis_client as connect_redis
@@ -103,14 +103,14 @@ def _with_database(url: SecretStr, name: str) -> SecretStr:
 
 def _run_sql(settings: Settings, statement: str) -> None:
     assert settings.database_owner_url is not None
-    url = settings.database_owner_url.get_secret_value()
+    url = asyncpg_url(settings.database_owner_url.get_secret_value())
 
     async def run() -> None:
-        connection = await asyncpg.connect(url)
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
         try:
-            await connection.execute(statement)
+            async with engine.connect() as connection:
+                await connection.execute(text(statement))
         finally:
-            with contextlib.suppress(asyncpg.InterfaceError):
-                await connection.close()
+            await engine.dispose()
 
     asyncio.run(run())

@@ -109,7 +109,8 @@ async def running_stack(
             httpx.AsyncClient(base_url=api_url, timeout=30) as api,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{sandbox_port}", timeout=30) as sandbox,
         ):
-            await _until_ready(process, api, data_dir)
+            for part in (api_url, f"http://127.0.0.1:{ws_port}"):
+                await _until_ready(process, api, f"{part}/readyz", data_dir)
             settings = load_settings(
                 _env_file=None, data_dir=data_dir, api_port=api_port, ws_port=ws_port
             )
@@ -138,13 +139,13 @@ async def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 async def _until_ready(
-    process: subprocess.Popen[bytes], api: httpx.AsyncClient, data_dir: Path
+    process: subprocess.Popen[bytes], client: httpx.AsyncClient, address: str, data_dir: Path
 ) -> None:
     async with asyncio.timeout(START_SECONDS):
         while True:
             assert process.poll() is None, (data_dir / "up.log").read_text()
             try:
-                if (await api.get("/readyz")).status_code == 200:
+                if (await client.get(address)).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

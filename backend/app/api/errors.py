@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from app.api.json_body import MalformedBody
+from app.api.json_body import MALFORMED_BODY, MalformedBody
 from app.api.middleware import CORRELATION_HEADER
 from app.errors import BodyTooLarge, ErrorDetail, NotFound, NotifyError, ValidationFailed
 
@@ -73,19 +73,12 @@ async def _render_ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _render_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for this class only
-    errors = error.errors()
-    malformed = next((item["input"] for item in errors if _is_malformed(item)), None)
-    if malformed is not None:
-        told: list[ErrorDetail] = [
-            {"path": malformed.path, "code": "json_invalid", "message": malformed.problem}
-        ]
+    malformed: MalformedBody | None = request.scope.get(MALFORMED_BODY)
+    if malformed is None:
+        told = [_detail(item) for item in error.errors()[:MAX_DETAILS]]
     else:
-        told = [_detail(item) for item in errors[:MAX_DETAILS]]
+        told = [malformed.detail]
     return answer(request, ValidationFailed(details=told))
-
-
-def _is_malformed(item: Any) -> bool:
-    return isinstance(item.get("input"), MalformedBody)
 
 
 def _detail(item: Any) -> ErrorDetail:

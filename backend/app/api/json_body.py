@@ -12,10 +12,14 @@ import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from app.errors import ErrorDetail
+
+MALFORMED_BODY = "notify.malformed_body"
+
 
 @dataclass(frozen=True, slots=True)
 class MalformedBody:
-    """Stands in for a body that is not usable JSON, so that credentials are judged first.
+    """A body that is not usable JSON; kept in the scope, so that credentials are judged first.
 
     Args:
         problem: a sentence for the caller.
@@ -24,6 +28,11 @@ class MalformedBody:
 
     problem: str
     path: str = ""
+
+    @property
+    def detail(self) -> ErrorDetail:
+        """What the caller is told."""
+        return {"path": self.path, "code": "json_invalid", "message": self.problem}
 
 
 def parse(raw: bytes) -> object:
@@ -52,7 +61,11 @@ def _holds_nul(value: object) -> bool:
 
 class _JsonRequest(Request):
     async def json(self) -> Any:
-        return parse(await self.body())
+        value = parse(await self.body())
+        if isinstance(value, MalformedBody):
+            self.scope[MALFORMED_BODY] = value
+            return b""  # which no model takes; an object's attributes might do for one
+        return value
 
 
 class JsonRoute(APIRoute):

@@ -71,7 +71,7 @@ class Backplane:
         """Whether changes arrive at present."""
         return self._is_listening
 
-    async def publish(self, changes: Sequence[Change], *, timeout: float = 0.25) -> None:  # noqa: ASYNC109 -- part of the contract
+    async def publish(self, changes: Sequence[Change], *, timeout: float = 1.0) -> None:  # noqa: ASYNC109 -- part of the contract
         """Tell all gateways, in one round trip.
 
         Args:
