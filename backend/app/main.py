@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -14,6 +14,7 @@ from app.api.context import AppContext
 from app.api.errors import ErrorAnswer, install_error_handlers
 from app.api.health import router as health_router
 from app.api.middleware import CORRELATION_HEADER, RequestContext
+from app.api.v1.notifications.websocket import SocketShortcut
 from app.api.v1.notifications.websocket import router as websocket_router
 from app.api.v1.router import router as v1_router
 from app.config import Settings
@@ -32,9 +33,6 @@ from app.services.demo_service import seed_demo_users
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
 from app.services.user_service import UserService
-
-if TYPE_CHECKING:
-    from uvicorn._types import ASGIApplication
 
 MAX_BODY_BYTES = 1024 * 1024
 PAGE = Path(__file__).parents[2] / "frontend" / "app" / "dist"
@@ -159,4 +157,4 @@ async def _serve(app: FastAPI, host: str, port: int) -> None:
         # The lifespan, which has not run yet, makes the gateway.
         await app.state.gateway.drain()
 
-    await serve(cast("ASGIApplication", app), host, port, drain=drain)
+    await serve(SocketShortcut(app), host, port, drain=drain)

@@ -117,11 +117,13 @@ class Recorder:
         What PostgreSQL could not take is left to the lease: the rows are due again at its end.
         """
         writes = [self._pending.pop(claim.id) for claim in claims if claim.id in self._pending]
-        for result in await asyncio.gather(*writes, return_exceptions=True):
-            if isinstance(result, Unavailable):
-                log.warning("outcome_not_recorded")
-            elif isinstance(result, BaseException):
-                raise result
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if lost := sum(isinstance(error, Unavailable) for error in errors):
+            log.warning("outcomes_not_recorded", count=lost)
+        for error in errors:
+            if not isinstance(error, Unavailable):
+                raise error
 
     def _entry(self, claim: Claim, outcome: Outcome) -> Entry:
         match outcome:

@@ -186,7 +186,10 @@ TABLES = {
             ON notification_deliveries (urgency, next_attempt_at)
             WHERE status = 'pending' AND digest_slot IS NULL;
         CREATE INDEX idx_notification_deliveries_notification_id
-            ON notification_deliveries (notification_id)
+            ON notification_deliveries (notification_id);
+        CREATE INDEX idx_notification_deliveries_unseen
+            ON notification_deliveries (user_id)
+            WHERE channel = 'in_app' AND status = 'sent'
     """,
     "notification_decisions": """
         CREATE TABLE notification_decisions (

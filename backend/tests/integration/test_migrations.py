@@ -1,8 +1,10 @@
 """The schema comes and goes, equals the models, and shares a database with a platform's own."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -11,12 +13,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.config import Settings
-from app.db.database import Database, asyncpg_url
+from app.db.database import asyncpg_url
 from app.db.migrate import migrate
-from app.errors import UnknownUser
 from app.models import Base
-from app.schemas.user import UpsertUser
-from app.services.user_service import UserService
+from tests.contract.callers import V1, assert_refused, open_api
 
 
 def owner(settings: Settings) -> AsyncEngine:
@@ -59,6 +59,36 @@ async def test_the_schema_equals_the_models(fresh_settings: Settings) -> None:
     assert [item for item in found if item[0] != "remove_table_comment"] == []
 
 
+# What Alembic does not compare: checks, predicates of indexes, identities, what a delete does.
+CATALOG = (
+    """
+    SELECT table_name, column_name, data_type, udt_name, character_maximum_length, is_nullable,
+           column_default, is_identity, identity_generation
+    FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2
+    """,
+    """
+    SELECT conrelid::regclass::text AS owner, conname, pg_get_constraintdef(oid) AS meaning
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2
+    """,
+    "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2",
+)
+
+
+async def test_the_models_make_the_same_schema_as_the_migrations(
+    clone_database: Callable[[], Settings],
+) -> None:
+    migrated, modelled = clone_database(), clone_database()
+    await asyncio.to_thread(migrate, modelled, "base")
+    engine = owner(modelled)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+    finally:
+        await engine.dispose()
+    for query in CATALOG:
+        assert await run(modelled, query) == await run(migrated, query)
+
+
 async def test_a_downgrade_leaves_nothing_and_can_be_undone(fresh_settings: Settings) -> None:
     assert await tables(fresh_settings) == set(Base.metadata.tables)
     await asyncio.to_thread(migrate, fresh_settings, "base")
@@ -73,30 +103,101 @@ async def test_programs_that_migrate_at_once_do_not_collide(fresh_settings: Sett
     assert await tables(fresh_settings) == set(Base.metadata.tables)
 
 
-@pytest.fixture
-async def platform(fresh_settings: Settings) -> Settings:
+async def test_migrating_again_changes_nothing(fresh_settings: Settings) -> None:
+    user = uuid4()
+    await run(
+        fresh_settings,
+        "ALTER TABLE users NO FORCE ROW LEVEL SECURITY",
+        f"INSERT INTO users VALUES ('{user}')",
+    )
+    await asyncio.to_thread(migrate, fresh_settings)
+    assert await run(fresh_settings, "SELECT id FROM users") == [(user,)]
+
+
+@dataclass(frozen=True)
+class Platform:
     """A database whose platform has a `users` table of its own, with one user."""
-    settings = fresh_settings
+
+    settings: Settings
+    ada: UUID
+
+    async def rights(self) -> list[Any]:
+        """What the platform lets whom do with its users."""
+        return await run(
+            self.settings,
+            "SELECT grantee, privilege_type FROM information_schema.role_table_grants"
+            " WHERE table_name = 'users' AND grantee IN ('authenticated', 'service_role')"
+            " ORDER BY 1, 2",
+        )
+
+    async def policies(self) -> list[Any]:
+        return await run(
+            self.settings, "SELECT policyname, qual FROM pg_policies WHERE tablename = 'users'"
+        )
+
+
+@pytest.fixture
+async def platform(fresh_settings: Settings) -> Platform:
+    settings, ada = fresh_settings, uuid4()
     await asyncio.to_thread(migrate, settings, "base")
     await run(
         settings,
-        "CREATE TABLE users (id uuid PRIMARY KEY, login text NOT NULL)",
-        f"INSERT INTO users VALUES ('{uuid4()}', 'ada') RETURNING id",
+        "CREATE TABLE users (id uuid PRIMARY KEY, login text NOT NULL, born date NOT NULL)",
+        f"INSERT INTO users VALUES ('{ada}', 'ada', '1815-12-10')",
+        "GRANT SELECT, UPDATE ON users TO authenticated",
+        "GRANT SELECT, INSERT ON users TO service_role",
+        "COMMENT ON TABLE users IS 'the platform''s own'",
     )
-    await asyncio.to_thread(migrate, settings)
-    return settings
+    return Platform(settings, ada)
 
 
-async def test_a_platform_s_users_are_used_and_never_made_or_dropped(platform: Settings) -> None:
-    ((user_id,),) = await run(platform, "SELECT id FROM users")
-    database = Database(platform)
-    try:
-        stored = await UserService(database).upsert(user_id, UpsertUser(email="ada@example.com"))
-        assert stored.email == "ada@example.com"
-        with pytest.raises(UnknownUser):
-            await UserService(database).upsert(uuid4(), UpsertUser(email="eve@example.com"))
-    finally:
-        await database.close()
-    await asyncio.to_thread(migrate, platform, "base")
-    assert await tables(platform) == {"users"}
-    assert await run(platform, "SELECT login FROM users") == [("ada",)]
+async def test_a_platforms_users_are_notified_and_never_made(platform: Platform) -> None:
+    await asyncio.to_thread(migrate, platform.settings)
+    async with open_api(platform.settings) as api:
+        # Nobody has told anything of her; her platform knows her, and that is enough.
+        assert (await api.create(platform.ada))["channels"] == ["in_app"]
+        assert (await api.read(platform.ada))["unread_count"] == 1
+        path, headers = f"{V1}/internal/users", api.internal()
+        known = await api.client.put(
+            f"{path}/{platform.ada}", json={"email": "ada@example.com"}, headers=headers
+        )
+        assert known.status_code == 200
+        assert (await api.create(platform.ada))["channels"] == ["in_app", "email"]
+        unknown = await api.client.put(
+            f"{path}/{uuid4()}", json={"email": "eve@example.com"}, headers=headers
+        )
+        assert_refused(unknown, 422, "unknown_user")
+    assert await run(platform.settings, "SELECT login FROM users") == [("ada",)]
+
+
+async def test_a_platforms_users_stay_as_they_are_when_we_come_and_go(platform: Platform) -> None:
+    rights, policies = await platform.rights(), await platform.policies()
+    await asyncio.to_thread(migrate, platform.settings)
+    assert set(rights) <= set(await platform.rights())
+    assert await platform.policies() == policies
+    await asyncio.to_thread(migrate, platform.settings, "base")
+    assert await tables(platform.settings) == {"users"}
+    assert await run(platform.settings, "SELECT id, login FROM users") == [(platform.ada, "ada")]
+    assert await platform.rights() == rights
+    await asyncio.to_thread(migrate, platform.settings)
+    assert await tables(platform.settings) == set(Base.metadata.tables)
+
+
+async def test_a_platform_that_protects_its_users_is_served_too(platform: Platform) -> None:
+    await run(
+        platform.settings,
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY own ON users TO authenticated USING (id = (SELECT auth.uid()))",
+    )
+    await asyncio.to_thread(migrate, platform.settings)
+    async with open_api(platform.settings) as api:
+        assert (await api.create(platform.ada))["channels"] == ["in_app"]
+
+
+async def test_deleting_a_platforms_user_deletes_what_was_theirs(platform: Platform) -> None:
+    await asyncio.to_thread(migrate, platform.settings)
+    async with open_api(platform.settings) as api:
+        await api.create(platform.ada)
+        await run(platform.settings, f"DELETE FROM users WHERE id = '{platform.ada}'")
+        for table in ("notifications", "notification_deliveries", "inbox_state"):
+            assert await api.rows(f"SELECT * FROM {table}") == []

@@ -8,8 +8,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from app.config import Settings
+from app.db.database import Database
 from app.models import Base
 
 OWN_COLUMN = {"users": "id"}
@@ -21,6 +23,7 @@ SERVICE_ONLY = {
     "notification_analytics",
 }
 OWNED = [table for table in TABLES if table not in SERVICE_ONLY]
+USER_ROLES = ["anon", "authenticated", "notify_user"]
 
 Connection = Any  # asyncpg has no types
 connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
@@ -147,17 +150,21 @@ async def test_the_login_role_by_itself_may_do_nothing(seeded: Seeded, table: st
 
 
 @pytest.mark.parametrize("table", TABLES)
-async def test_the_owner_sees_no_row(seeded: Seeded, table: str) -> None:
+async def test_the_owner_sees_and_changes_no_row(seeded: Seeded, table: str) -> None:
     async with session(seeded.owner_url, claims=claims_of(seeded.ada)) as connection:
         assert await attempt(connection, f"SELECT * FROM {table}") == []
+        assert await attempt(connection, changes(table)["update"]) == []
+        assert await attempt(connection, changes(table)["delete"]) == []
 
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_the_service_sees_all(seeded: Seeded, table: str) -> None:
     async with session(seeded.app_url, "service_role") as connection:
-        rows = await attempt(connection, f"SELECT * FROM {table}")
-    assert rows != "denied"
+        rows: Any = await attempt(connection, f"SELECT * FROM {table}")
+    told = {str(value) for row in rows for value in row.values()}
     assert len(rows) >= 2
+    # Batches name nobody; their recipients do.
+    assert table == "notification_batches" or {str(seeded.ada), str(seeded.eve)} <= told
 
 
 @pytest.mark.parametrize("role", ["authenticated", "notify_user"])
@@ -188,22 +195,103 @@ async def test_no_user_writes_any_table(seeded: Seeded, table: str, role: str) -
             assert await attempt(connection, statement) == "denied", operation
 
 
-@pytest.mark.parametrize("table", TABLES)
-async def test_strangers_see_nothing(seeded: Seeded, table: str) -> None:
+@pytest.mark.parametrize("role", USER_ROLES)
+async def test_no_user_has_a_right_to_write_so_much_as_a_column(seeded: Seeded, role: str) -> None:
     async with session(seeded.owner_url) as connection:
-        allowed = await connection.fetchval(
-            "SELECT has_table_privilege('anon', $1, 'SELECT')", table
+        rights = await connection.fetch(
+            "SELECT t, p FROM unnest($1::text[]) t, unnest($2::text[]) p"
+            " WHERE has_table_privilege($3, t, p)",
+            TABLES,
+            ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"],
+            role,
         )
-    assert allowed is False
+        of_columns = await connection.fetch(
+            "SELECT t, p FROM unnest($1::text[]) t, unnest($2::text[]) p"
+            " WHERE has_any_column_privilege($3, t, p)",
+            TABLES,
+            ["INSERT", "UPDATE", "REFERENCES"],
+            role,
+        )
+    assert (rights, of_columns) == ([], [])
 
 
-@pytest.mark.parametrize("claims", [None, "", "{}", '{"sub": ""}', '{"role": "service_role"}'])
-@pytest.mark.parametrize("table", OWNED)
+@pytest.mark.parametrize("table", TABLES)
+async def test_strangers_may_do_nothing(seeded: Seeded, table: str) -> None:
+    async with session(seeded.owner_url, claims=claims_of(seeded.ada)) as connection:
+        # The login role cannot become `anon`; its creator may allow itself to, until the rollback.
+        await connection.execute("GRANT anon TO CURRENT_USER WITH SET TRUE")
+        await connection.execute("SET LOCAL ROLE anon")
+        assert await attempt(connection, f"SELECT * FROM {table}") == "denied"
+        for operation, statement in changes(table).items():
+            assert await attempt(connection, statement) == "denied", operation
+        await connection.execute("RESET ROLE")
+        await connection.execute("REVOKE anon FROM CURRENT_USER")
+
+
+@pytest.mark.parametrize("claims", [None, "", "{}", "null", '"x"', '{"sub": ""}', '{"sub": null}'])
+@pytest.mark.parametrize("role", ["authenticated", "notify_user"])
 async def test_a_user_without_an_id_sees_nothing(
-    seeded: Seeded, table: str, claims: str | None
+    seeded: Seeded, role: str, claims: str | None
 ) -> None:
+    async with session(seeded.app_url, role, claims) as connection:
+        for table in OWNED:
+            assert await attempt(connection, f"SELECT * FROM {table}") == []
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        '{"role": "service_role"}',
+        '{"sub": "00000000-0000-0000-0000-000000000000", "role": "service_role"}',
+        '[{"sub": "EVE"}]',
+        '{"Sub": "EVE"}',
+        '{"user": {"sub": "EVE"}}',
+    ],
+)
+async def test_claims_that_name_nobody_show_nothing(seeded: Seeded, claims: str) -> None:
+    claims = claims.replace("EVE", str(seeded.eve))
     async with session(seeded.app_url, "authenticated", claims) as connection:
-        assert await attempt(connection, f"SELECT * FROM {table}") == []
+        for table in OWNED:
+            assert await attempt(connection, f"SELECT * FROM {table}") == []
+
+
+@pytest.mark.parametrize(
+    "claims", ["garbage", "{", '{"sub": "x"}', '{"sub": 1}', '{"sub": "\' OR true --"}']
+)
+async def test_garbage_for_claims_shows_nothing_and_tells_of_itself_alone(
+    seeded: Seeded, claims: str
+) -> None:
+    for table in OWNED:
+        async with session(seeded.app_url, "authenticated", claims) as connection:
+            with pytest.raises(asyncpg.DataError) as caught:
+                await connection.fetch(f"SELECT * FROM {table}")
+        assert str(seeded.ada) not in str(caught.value)
+        assert str(seeded.eve) not in str(caught.value)
+        assert "example.com" not in str(caught.value)
+
+
+async def test_claims_do_not_pass_to_the_next_who_uses_a_connection(
+    seeded: Seeded, settings: Settings
+) -> None:
+    look = text(
+        "SELECT pg_backend_pid() AS pid, current_user AS role,"
+        " current_setting('request.jwt.claims', true) AS claims"
+    )
+    database = Database(settings)
+    try:
+        async with database.as_user(seeded.ada) as connection:
+            first = (await connection.execute(look)).one()
+            assert str(seeded.ada) in first.claims
+        with pytest.raises(ZeroDivisionError):
+            async with database.as_user(seeded.eve, "notify_user") as connection:
+                raise ZeroDivisionError
+        async with database.as_service() as connection:
+            last = (await connection.execute(look)).one()
+    finally:
+        await database.close()
+    assert first.pid == last.pid
+    assert (first.role, last.role) == ("authenticated", "service_role")
+    assert last.claims in {None, ""}
 
 
 async def test_role_and_claims_end_with_the_transaction(seeded: Seeded) -> None:
@@ -247,18 +335,56 @@ async def test_the_login_role_is_neither_owner_nor_privileged(seeded: Seeded) ->
     assert owned == 0
 
 
+async def test_no_role_of_ours_passes_by_anything_but_a_policy(seeded: Seeded) -> None:
+    roles = [*USER_ROLES, "service_role", "notify", "notify_owner"]
+    async with session(seeded.owner_url) as connection:
+        passing = await connection.fetch(
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY($1) AND (rolsuper OR rolbypassrls)",
+            roles,
+        )
+        owning = await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relowner = ANY($1::regrole[])",
+            [*USER_ROLES, "service_role", "notify"],
+        )
+    assert (passing, owning) == ([], [])
+
+
+async def test_every_policy_is_the_services_or_shows_users_their_own(seeded: Seeded) -> None:
+    async with session(seeded.owner_url) as connection:
+        policies: Any = await connection.fetch(
+            "SELECT tablename, permissive, roles::text[], cmd, qual FROM pg_policies"
+            " WHERE schemaname = 'public'"
+        )
+    of_users: set[str] = set()
+    for policy in policies:
+        assert policy["permissive"] == "PERMISSIVE"
+        if policy["roles"] == ["service_role"]:
+            continue
+        assert set(policy["roles"]) == {"authenticated", "notify_user"}
+        assert policy["cmd"] == "SELECT"
+        column = OWN_COLUMN.get(policy["tablename"], "user_id")
+        assert policy["qual"] == f"({column} = ( SELECT auth.uid() AS uid))"
+        of_users.add(policy["tablename"])
+    assert of_users == set(OWNED)
+
+
 async def test_nothing_leads_around_the_policies(seeded: Seeded) -> None:
     async with session(seeded.owner_url) as connection:
         views = await connection.fetch(
             "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname IN ('public', 'auth') AND c.relkind IN ('v', 'm', 'f')"
+            " WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"
+            " AND c.relkind IN ('v', 'm', 'f')"
         )
-        partitions = await connection.fetch(
-            "SELECT relname FROM pg_class WHERE relispartition"
-            " AND relnamespace = 'public'::regnamespace"
+        children = await connection.fetch(
+            "SELECT inhrelid::regclass FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+            " WHERE relkind IN ('r', 'p', 'f')"
         )
         definers = await connection.fetch(
-            "SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-            " WHERE n.nspname IN ('public', 'auth') AND p.prosecdef"
+            "SELECT oid::regprocedure FROM pg_proc WHERE prosecdef"
+            " AND pronamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema')"
         )
-    assert (views, partitions, definers) == ([], [], [])
+        rules = await connection.fetch(
+            "SELECT tablename, rulename FROM pg_rules"
+            " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        )
+    assert (views, children, definers, rules) == ([], [], [], [])
