@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from app.api.context import AppContext
 from app.api.errors import ErrorAnswer, install_error_handlers
 from app.api.health import router as health_router
-from app.api.middleware import CORRELATION_HEADER, RequestContext
+from app.api.middleware import CORRELATION_HEADER, BodyLimit, RequestContext
 from app.api.v1.notifications.websocket import SocketShortcut
 from app.api.v1.notifications.websocket import router as websocket_router
 from app.api.v1.router import router as v1_router
@@ -113,7 +113,6 @@ def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
         redoc_url=None,
         responses=EVERY_ERROR,
         generate_unique_id_function=_operation_id,
-        max_body_size=MAX_BODY_BYTES,
     )
     install_error_handlers(app)
     if settings.cors_origins:
@@ -124,6 +123,7 @@ def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", CORRELATION_HEADER],
             expose_headers=[CORRELATION_HEADER, "Retry-After", "Idempotent-Replayed"],
         )
+    app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(RequestContext)
     app.include_router(health_router)
     app.include_router(websocket_router, prefix="/api/v1")

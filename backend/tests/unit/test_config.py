@@ -1,11 +1,13 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from app.config import ConfigurationError, Settings, load_settings
+from app.config import PRODUCTION_SECRETS, ConfigurationError, Settings, load_settings
 
 REQUIRED_VARIABLES = [
     "WS_ENABLED", "WS_HOST", "WS_PORT", "WS_HEARTBEAT_INTERVAL", "WS_MAX_CONNECTIONS",
@@ -20,6 +22,13 @@ REQUIRED_VARIABLES = [
     "RESEND_API_URL", "RESEND_WEBHOOK_SECRET", "SMTP_URL", "PUSH_ALLOW_PRIVATE_ENDPOINTS",
     "PRIVACY_POLICY_URL", "LOG_FORMAT", "LOG_LEVEL", "NOTIFICATION_ARCHIVE",
 ]  # fmt: skip
+
+
+SECRETS = {
+    "JWT_SECRET": "secret-of-tokens-" + "s" * 32,
+    "INTERNAL_SERVICE_KEY": "key-of-services-" + "k" * 16,
+    "NOTIFICATION_ENCRYPTION_KEY": base64.b64encode(b"k" * 32).decode(),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +120,28 @@ def test_production_names_every_secret_it_lacks(monkeypatch: pytest.MonkeyPatch)
         assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("missing", ["JWT_SECRET", *map(str.upper, PRODUCTION_SECRETS)])
+def test_production_names_the_one_secret_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setenv("APP_ENV", "production")
+    for name, value in SECRETS.items():
+        if name != missing:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(_env_file=None)
+    assert [name for name in SECRETS if name in str(caught.value)] == [missing]
+    assert not any(value in str(caught.value) for value in SECRETS.values())
+
+
+def test_production_takes_a_key_set_for_its_tokens_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_ENV", "production")
+    for name in map(str.upper, PRODUCTION_SECRETS):
+        monkeypatch.setenv(name, SECRETS[name])
+    monkeypatch.setenv("JWT_JWKS_URL", "https://issuer.example/jwks")
+    assert load_settings(_env_file=None).jwt_secret is None
+
+
 def test_production_generates_nothing_and_never_uses_the_sandbox(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -137,12 +168,93 @@ def test_development_generates_its_secrets_once_for_its_owner_alone(tmp_path: Pa
     assert first.jwt_secret.get_secret_value() not in repr(first)
 
 
-def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "")
-    monkeypatch.setenv("WS_PORT", "")
+def test_generated_secrets_are_completed_and_none_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "secrets.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"jwt_secret": SECRETS["JWT_SECRET"]}))
     settings = load_settings(_env_file=None)
-    assert settings.database_url is None
-    assert settings.ws_port == 8001
+    assert settings.jwt_secret is not None
+    assert settings.jwt_secret.get_secret_value() == SECRETS["JWT_SECRET"]
+    assert settings.service_keys
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_given_wins_over_what_was_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_settings(_env_file=None)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(_env_file=None)
+    assert settings.service_keys == (SECRETS["INTERNAL_SERVICE_KEY"],)
+    assert settings.encryption_keys == (b"k" * 32,)
+
+
+def test_programs_that_start_at_once_agree_on_the_secrets(tmp_path: Path) -> None:
+    program = (
+        "from app.config import load_settings; s = load_settings(_env_file=None);"
+        " print(s.jwt_secret.get_secret_value(), *s.service_keys, *s.encryption_keys)"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    told = {process.communicate(timeout=60)[0] for process in started}
+    assert len(told) == 1
+    assert "" not in told
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["secrets.json"]
+
+
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_settings(_env_file=None)
+    for name in Settings.model_fields:
+        if name != "data_dir":
+            monkeypatch.setenv(name.upper(), "")
+    assert load_settings(_env_file=None) == expected
+
+
+NUMBERS = [
+    name.upper()
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+]
+SWITCHES = [
+    name.upper() for name, field in Settings.model_fields.items() if isinstance(field.default, bool)
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["-1", "many", "nan", "1e999", "1,000"])
+def test_every_number_is_checked(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        load_settings(_env_file=None)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_is_checked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "perhaps")
+    with pytest.raises(ConfigurationError, match=name):
+        load_settings(_env_file=None)
+
+
+def test_all_that_is_wrong_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {"API_PORT": "x", "LOG_LEVEL": "loud", "JWT_SECRET": "short-secret"}
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(_env_file=None)
+    assert all(name in str(caught.value) for name in wrong)
+    assert "short-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_development_binds_this_machine_alone(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("API_HOST", host)
+    monkeypatch.setenv("WS_HOST", host)
+    assert load_settings(_env_file=None).gateway_host == host
+    for other in ("0.0.0.0", "::", "10.0.0.1", "notify.example", "localhost.example"):
+        monkeypatch.setenv("API_HOST", other)
+        with pytest.raises(ConfigurationError, match="API_HOST"):
+            load_settings(_env_file=None)
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
