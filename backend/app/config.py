@@ -7,10 +7,11 @@ that development may do without, and raises `ConfigurationError` naming each var
 
 import base64
 import binascii
+import fcntl
 import ipaddress
 import json
-import os
 import secrets
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,7 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
-PositiveSeconds = Annotated[float, Field(gt=0)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 ENCRYPTION_KEY_BYTES = 32
@@ -449,33 +450,34 @@ def _validated(overrides: dict[str, Any]) -> Settings:
 def _generated_secrets(data_dir: Path) -> dict[str, str]:
     """Secrets of a development installation, made once and kept in a file only its owner reads."""
     path = data_dir / "secrets.json"
-    stored: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    fresh = {
-        "jwt_secret": secrets.token_urlsafe(48),
-        "internal_service_key": secrets.token_urlsafe(32),
-        "notification_encryption_key": base64.b64encode(secrets.token_bytes(32)).decode(),
-        "resend_webhook_secret": "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode(),
-        "database_password": secrets.token_urlsafe(24),
-        "redis_password": secrets.token_urlsafe(24),
-    }
-    if stored.keys() >= fresh.keys():
+    stored = _read_secrets(path)
+    if stored.keys() >= SECRET_MAKERS.keys():
         return stored
     data_dir.mkdir(parents=True, exist_ok=True)
-    completed = {**fresh, **stored}
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.touch(mode=0o600)
-    draft.write_text(json.dumps(completed, indent=2) + "\n")
-    try:
-        # link() lets exactly one of several processes starting at once decide the secrets.
-        if path.exists():
-            draft.replace(path)
-        else:
-            os.link(draft, path)
-    except FileExistsError:
-        return json.loads(path.read_text())
-    finally:
-        draft.unlink(missing_ok=True)
+    with (data_dir / "secrets.lock").open("w") as lock:
+        # Of several processes that start at once, one makes the secrets and the others read them.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stored = _read_secrets(path)
+        completed = {name: stored.get(name) or make() for name, make in SECRET_MAKERS.items()}
+        draft = path.with_suffix(".new")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(completed, indent=2) + "\n")
+        draft.replace(path)
     return completed
+
+
+def _read_secrets(path: Path) -> dict[str, str]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+SECRET_MAKERS: dict[str, Callable[[], str]] = {
+    "jwt_secret": lambda: secrets.token_urlsafe(48),
+    "internal_service_key": lambda: secrets.token_urlsafe(32),
+    "notification_encryption_key": lambda: base64.b64encode(secrets.token_bytes(32)).decode(),
+    "resend_webhook_secret": lambda: "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode(),
+    "database_password": lambda: secrets.token_urlsafe(24),
+    "redis_password": lambda: secrets.token_urlsafe(24),
+}
 
 
 def embedded_passwords(data_dir: Path) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
@@ -88,8 +89,13 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
 
         app.include_router(demo_router)
     if PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+        app.mount("/assets", StaticFiles(directory=PAGE / "assets"), name="assets")
+        app.add_api_route("/", _page, include_in_schema=False)
     return app
+
+
+async def _page() -> FileResponse:
+    return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
 
 def create_gateway_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
@@ -120,8 +126,8 @@ def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["*"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", CORRELATION_HEADER],
-            expose_headers=[CORRELATION_HEADER, "Retry-After", "Idempotent-Replayed"],
+            allow_headers=["Authorization", "Content-Type", CORRELATION_HEADER],
+            expose_headers=[CORRELATION_HEADER, "Retry-After"],
         )
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(RequestContext)

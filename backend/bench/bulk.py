@@ -68,7 +68,7 @@ async def measure(stack: Stack, *, sockets: int, through: str) -> Result:
         Row("notifications created", created, "", required=at_least(RECIPIENTS)),
         Row("recipients", per_second, "/s"),
         Row(
-            f"the same for a minute (measured for {completed - began:.1f} s)",
+            f"if kept up for a minute (measured for {completed - began:.1f} s)",
             60 * per_second,
             "/min",
             required=at_least(PER_MINUTE),

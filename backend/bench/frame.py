@@ -8,7 +8,7 @@ from itertools import islice
 from time import perf_counter
 from uuid import UUID
 
-from bench.create import broken_promises, create_requests, lateness
+from bench.create import USERS, broken_promises, create_requests, lateness
 from bench.load import HttpClient, open_loop, send_all
 from bench.report import Result, Row, at_least, at_most, latency_rows
 from bench.sockets import Socket, closed_by_server, open_sockets
@@ -81,14 +81,14 @@ class Arrivals:
 
 
 async def measure(stack: Stack, *, sockets: int, through: str) -> Result:
-    """Open `sockets`, one for each user, and create at a steady rate to random ones of them.
+    """Open `sockets`, one for each user, and create at a steady rate.
 
     Args:
         through: the part that holds the sockets, `gateway` or `api`.
     """
     result = Result(f"frame, {sockets:,} sockets on the {through}")
-    # The last users, whom a smaller measurement before has not written to.
-    users = (await stack.users(max(sockets, 10_000)))[-sockets:]
+    # Those whom `create` has not written to: nothing waits for them when they connect.
+    users = (await stack.users(USERS + sockets))[-sockets:]
     arrivals = Arrivals()
     part = stack.part(through)
     memory, began = part.memory_info().rss, perf_counter()
@@ -102,7 +102,7 @@ async def measure(stack: Stack, *, sockets: int, through: str) -> Result:
         await asyncio.sleep(SETTLE_SECONDS)
         memory = part.memory_info().rss - memory
         arrivals.frames.clear()
-        result.rows += await _latencies(stack, users, arrivals, result)
+        result.rows += await _latencies(stack, users, arrivals, result, through)
         if gone := closed_by_server(opened):
             result.failures.append(f"{len(gone)} sockets were closed: {sorted(set(gone))}")
         enough = at_least(REQUIRED_SOCKETS) if sockets >= REQUIRED_SOCKETS else None
@@ -121,11 +121,11 @@ def port_of(stack: Stack, through: str) -> int:
 
 
 async def _latencies(
-    stack: Stack, users: list[UUID], arrivals: Arrivals, result: Result
+    stack: Stack, users: list[UUID], arrivals: Arrivals, result: Result, through: str
 ) -> list[Row]:
-    requests = create_requests(stack, users)
     async with HttpClient(stack.settings.api_port, connections=CONNECTIONS) as client:
-        await send_all(client, list(islice(requests, WARM_UP)), hoped_for=202)
+        warm_up = list(islice(create_requests(stack, users), WARM_UP))
+        await send_all(client, warm_up, hoped_for=202)
         await asyncio.sleep(SETTLE_SECONDS)
         arrivals.frames.clear()
         due: dict[int, float] = {}
@@ -138,6 +138,8 @@ async def _latencies(
         )
         usage = used()
         result.notes.append(f"{lateness(trial)}; {usage}")
+        # A repeated frame comes a little later.
+        await asyncio.sleep(SETTLE_SECONDS)
     expected = {known: users[number % len(users)] for known, number in ids.items()}
     result.failures += arrivals.faults(expected)
     result.failures += await broken_promises(stack, [trial])
@@ -150,5 +152,5 @@ async def _latencies(
     return [
         *latency_rows(f"POST → frame at {RATE}/s", latencies, required=REQUIRED_P95, aim=AIM_P95),
         *latency_rows("of that POST → 202", answers, required=None, aim=None)[1:2],
-        *usage.rows(len(ids), "gateway"),
+        *usage.rows(len(ids), through),
     ]

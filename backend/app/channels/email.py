@@ -7,6 +7,7 @@ without a second mail.
 import asyncio
 from collections.abc import Sequence
 from html import escape
+from math import isfinite
 from typing import Any, ClassVar
 
 import httpx
@@ -18,7 +19,8 @@ from app.policy.kinds import Channel, Reason
 TOO_MANY_REQUESTS = 429
 FIRST_SERVER_ERROR = 500
 REFUSED_CREDENTIALS = (401, 403)
-ERROR_TEXT_LIMIT = 200
+TEXT_LIMIT = 200
+LONGEST_WAIT = 86_400.0  # seconds; whatever a provider asks for
 
 
 class EmailChannel:
@@ -100,20 +102,25 @@ def outcome_of(response: httpx.Response) -> Outcome:
 
 def _provider_id(response: httpx.Response) -> str | None:
     try:
-        return str(response.json()["id"])
+        return _printable(str(response.json()["id"]))
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def _error_name(response: httpx.Response) -> str:
     try:
-        return str(response.json()["name"])[:ERROR_TEXT_LIMIT]
+        return _printable(str(response.json()["name"]))
     except (ValueError, KeyError, TypeError):
         return ""
 
 
 def _retry_after(response: httpx.Response) -> float | None:
     try:
-        return max(0.0, float(response.headers["retry-after"]))
+        seconds = float(response.headers["retry-after"])
     except (KeyError, ValueError):
         return None
+    return min(max(0.0, seconds), LONGEST_WAIT) if isfinite(seconds) else None
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text[:TEXT_LIMIT] if character.isprintable())

@@ -68,6 +68,8 @@ class Database:
             max_overflow=settings.database_max_overflow,
             pool_timeout=settings.database_pool_timeout,
             pool_use_lifo=True,
+            # Errors are logged, and parameters hold personal data.
+            hide_parameters=True,
             connect_args=connect_args,
             json_serializer=dumps,
             json_deserializer=orjson.loads,

@@ -7,6 +7,7 @@ deadlock. A group that fails is retried one by one, so no caller fails for anoth
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -21,7 +22,8 @@ from app.pipeline.enqueue import Prepared, announcement_of, store
 
 GROUP_LIMIT = 64
 WRITERS = 2
-LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', '2s', true)")
+BUSY_MESSAGE = "The user's inbox is busy; try again."
+LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', '500ms', true)")
 
 
 class GroupCommit:
@@ -65,18 +67,26 @@ class GroupCommit:
     async def _commit_group(self, drafts: list[Draft]) -> Sequence[Prepared | Exception]:
         try:
             return await self._commit(drafts)
-        except DBAPIError as error:
+        except Unavailable:
+            raise
+        except Exception as error:
             if len(drafts) == 1:
                 raise _as_refusal(error) from error
-        results: list[Prepared | Exception] = []
-        for draft in drafts:
-            try:
-                results.extend(await self._commit([draft]))
-            except DBAPIError as error:
-                results.append(_as_refusal(error))
-            except Unavailable as error:
-                results.append(error)
-        return results
+        busy: set[UUID] = set()
+        return [await self._commit_alone(draft, busy) for draft in drafts]
+
+    async def _commit_alone(self, draft: Draft, busy: set[UUID]) -> Prepared | Exception:
+        """Commit one draft of a group that failed; users found busy are not waited for again."""
+        if draft.user_id in busy:
+            return Unavailable(BUSY_MESSAGE)
+        try:
+            (result,) = await self._commit([draft])
+        except Exception as error:
+            refusal = _as_refusal(error)
+            if isinstance(refusal, Unavailable):
+                busy.add(draft.user_id)
+            return refusal
+        return result
 
     async def _commit(self, drafts: list[Draft]) -> Sequence[Prepared | Exception]:
         async with self._database.as_service() as connection:
@@ -91,10 +101,12 @@ class GroupCommit:
 BUSY_STATES = ("55P03", "40P01", "40001")
 
 
-def _as_refusal(error: DBAPIError) -> Exception:
+def _as_refusal(error: Exception) -> Exception:
     """What the caller of a draft that cannot be stored is told; bugs stay what they are."""
+    if not isinstance(error, DBAPIError):
+        return error
     if getattr(error.orig, "sqlstate", None) not in BUSY_STATES:
         return error
-    refusal = Unavailable("The user's inbox is busy; try again.")
+    refusal = Unavailable(BUSY_MESSAGE)
     refusal.__cause__ = error
     return refusal

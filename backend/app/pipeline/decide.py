@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import JsonValue
 from sqlalchemy import text
@@ -64,13 +64,21 @@ async def read_recipients(
         row.id: Recipient(
             has_address=row.has_address,
             has_device=row.has_device,
-            timezone=ZoneInfo(row.timezone) if row.timezone else defaults.timezone,
+            timezone=_timezone(row.timezone, defaults.timezone),
             configured=defaults.configured,
             digest_time=defaults.digest_time,
             digest_weekday=defaults.digest_weekday,
         )
         for row in rows
     }
+
+
+def _timezone(name: str | None, default: ZoneInfo) -> ZoneInfo:
+    # A zone that this machine does not know must not stop the user's notifications.
+    try:
+        return ZoneInfo(name) if name else default
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return default
 
 
 @dataclass(frozen=True, slots=True)

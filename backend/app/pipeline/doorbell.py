@@ -12,8 +12,9 @@ from uuid import UUID
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
-from taskiq import AckableMessage
+from taskiq import AckableMessage, SendTaskError
 from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
 
@@ -153,4 +154,7 @@ class StreamDoorbell:
             await self._kick(EXPAND_TASK, str(batch_id))
 
     async def _kick(self, task: str, argument: str | list[str]) -> None:
-        await AsyncKicker(task, self._broker, {}).kiq(argument)
+        try:
+            await AsyncKicker(task, self._broker, {}).kiq(argument)
+        except SendTaskError as error:
+            raise RedisConnectionError("The doorbell cannot be rung.") from error

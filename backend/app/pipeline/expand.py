@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from app.db.database import Database, dumps
 from app.pipeline.announce import Announcement, Announcer
 from app.pipeline.decide import Defaults
+from app.pipeline.deliver import Clock
 from app.pipeline.draft import Content, Draft
 from app.pipeline.enqueue import announcement_of, store
 from app.policy.routing import Request
@@ -41,7 +42,7 @@ OPEN_BATCHES = text("""
 """)
 
 TAKE_RECIPIENTS = text("""
-    SELECT r.user_id, b.service, b.content, b.created_at
+    SELECT r.user_id, b.service, b.content
     FROM notification_batch_recipients r JOIN notification_batches b ON b.id = r.batch_id
     WHERE r.batch_id = CAST(:batch_id AS uuid) AND r.state = 'pending'
     ORDER BY r.user_id LIMIT :limit
@@ -115,10 +116,13 @@ async def store_batch(database: Database, announcer: Announcer, batch: Batch) ->
 class Expander:
     """Turns batches into notifications, some recipients at a time."""
 
-    def __init__(self, database: Database, announcer: Announcer, defaults: Defaults) -> None:
+    def __init__(
+        self, database: Database, announcer: Announcer, defaults: Defaults, clock: Clock
+    ) -> None:
         self._database = database
         self._announcer = announcer
         self._defaults = defaults
+        self._clock = clock
 
     async def open_batches(self) -> Sequence[UUID]:
         """Batches that still have recipients to expand, oldest first."""
@@ -145,6 +149,7 @@ class Expander:
                 await connection.execute(CLOSE_BATCH, {"batch_id": batch_id})
                 return 0
             stored = stored_content.validate_python(taken[0].content)
+            now = self._clock()
             drafts = [
                 Draft(
                     id=uuid7(),
@@ -152,7 +157,7 @@ class Expander:
                     service=row.service,
                     request=stored.request,
                     content=stored.content,
-                    created_at=row.created_at,
+                    created_at=now,
                     batch_id=batch_id,
                 )
                 for row in taken

@@ -6,13 +6,12 @@ while Redis was away, what is retried, scheduled, or was leased by a worker that
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from app.channels.base import Claim
-from app.errors import Unavailable
 from app.pipeline.deliver import Clock, Deliverer
 from app.pipeline.expand import Expander
 
@@ -48,19 +47,15 @@ class Sweeper:
     async def run(self, stopping: asyncio.Event) -> None:
         """Sweep until `stopping` is set, then finish the batches in flight."""
         async with asyncio.TaskGroup() as in_flight:
-            while not stopping.is_set():
-                try:
-                    delay = await self._sweep(in_flight)
-                except (Unavailable, DBAPIError) as error:
-                    log.warning("sweep_failed", error=type(error).__name__)
-                    delay = RECOVERY_DELAY
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), timeout=delay)
 
-    async def _sweep(self, in_flight: asyncio.TaskGroup) -> float:
+            async def deliver() -> float:
+                return await self._deliver(in_flight)
+
+            in_flight.create_task(_repeat(deliver, stopping))
+            in_flight.create_task(_repeat(self._expand, stopping))
+
+    async def _deliver(self, in_flight: asyncio.TaskGroup) -> float:
         """Start one batch of what is due; returns the seconds until the next look."""
-        for batch_id in await self._expander.open_batches():
-            await self._expander.expand(batch_id)
         await self._slots.acquire()
         claims: list[Claim] = []
         try:
@@ -74,10 +69,20 @@ class Sweeper:
             return 0.0
         return self._until(await self._deliverer.next_due())
 
+    async def _expand(self) -> float:
+        """Expand the batches that are open; returns the seconds until the next look."""
+        for batch_id in await self._expander.open_batches():
+            try:
+                await self._expander.expand(batch_id)
+            except Exception as error:
+                # It stays open and is tried again; others must not wait for it.
+                log.warning("batch_not_expanded", error=type(error).__name__)
+        return self._interval
+
     async def _dispatch(self, claims: list[Claim]) -> None:
         try:
             await self._deliverer.dispatch(claims)
-        except (Unavailable, DBAPIError) as error:
+        except Exception as error:
             # The leases end by themselves.
             log.warning("batch_failed", error=type(error).__name__)
         finally:
@@ -88,3 +93,15 @@ class Sweeper:
             return self._interval
         # A due row that was not claimed is in another worker's hands: no spinning on it.
         return min(self._interval, max(SHORTEST_SLEEP, (due - self._clock()).total_seconds()))
+
+
+async def _repeat(look: Callable[[], Awaitable[float]], stopping: asyncio.Event) -> None:
+    """Look again after as many seconds as each look says, through every fault."""
+    while not stopping.is_set():
+        try:
+            delay = await look()
+        except Exception as error:
+            log.warning("sweep_failed", error=type(error).__name__)
+            delay = RECOVERY_DELAY
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), timeout=delay)

@@ -107,8 +107,10 @@ def _in_utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
-# Listing them reads directories.
-known_timezones = cache(available_timezones)
+@cache
+def known_timezones() -> frozenset[str]:
+    """The IANA names; listing them reads directories."""
+    return frozenset(available_timezones() - {"localtime", "Factory"})  # the machine's own
 
 
 def _timezone(value: str) -> str:

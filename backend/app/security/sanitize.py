@@ -17,7 +17,8 @@ ALLOWED_TAGS = {
 ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 ALLOWED_SCHEMES = {"http", "https", "mailto"}
 LINK_PREFIXES = ("https://", "http://", "mailto:", "/", "#", "?")
-PLAIN_CACHE_SIZE = 512
+CACHE_SIZE = 512
+SHORT = 4_096  # characters; longer sources are neither cached nor rendered on an event loop
 
 markdown = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable(
     ["table", "strikethrough"]
@@ -41,9 +42,17 @@ def _without_tags(text: str) -> str:
     return unescape(nh3.clean(text.replace("&", "&amp;"), tags=set(), attributes={}))
 
 
-@lru_cache(maxsize=PLAIN_CACHE_SIZE)
 def safe_html(source: str) -> str:
     """HTML of a Markdown source, holding only the allowed tags, attributes and link targets."""
+    return _cached_html(source) if len(source) <= SHORT else _rendered(source)
+
+
+@lru_cache(maxsize=CACHE_SIZE)
+def _cached_html(source: str) -> str:
+    return _rendered(source)
+
+
+def _rendered(source: str) -> str:
     return nh3.clean(
         markdown.render(source),
         tags=ALLOWED_TAGS,

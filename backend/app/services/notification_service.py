@@ -1,5 +1,6 @@
 """Creating notifications: one at a time, or one text for many users (REQ-003, REQ-005)."""
 
+import asyncio
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -24,7 +25,7 @@ from app.schemas.notification import (
     CreateNotification,
     NotificationContent,
 )
-from app.security.sanitize import safe_html
+from app.security.sanitize import SHORT, safe_html
 
 # A recipient is pending while one of their deliveries waits for its first attempt or a retry;
 # held deliveries and digests wait for their time and don't count.
@@ -111,7 +112,7 @@ class NotificationService:
                 user_id=wanted.user_id,
                 service=service,
                 request=_policy_request(wanted),
-                content=_content(wanted),
+                content=await _content(wanted),
                 created_at=now,
             )
         )
@@ -132,7 +133,7 @@ class NotificationService:
         batch = Batch(
             id=uuid7(),
             service=service,
-            content=BatchContent(_policy_request(wanted), _content(wanted)),
+            content=BatchContent(_policy_request(wanted), await _content(wanted)),
             user_ids=recipients,
             created_at=now,
         )
@@ -193,11 +194,15 @@ def _policy_request(wanted: NotificationContent) -> Request:
     )
 
 
-def _content(wanted: NotificationContent) -> Content:
+async def _content(wanted: NotificationContent) -> Content:
+    if len(wanted.body) <= SHORT:
+        html = safe_html(wanted.body)
+    else:
+        html = await asyncio.to_thread(safe_html, wanted.body)
     return Content(
         title=wanted.title,
         body=wanted.body,
-        body_html=safe_html(wanted.body),
+        body_html=html,
         data=wanted.data,
         template_id=wanted.template_id,
     )

@@ -87,7 +87,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             if settings.email_configured:
                 channels.append(EmailChannel(settings, client))
             deliverer = Deliverer(settings, database, channels, recorder, clock)
-            expander = Expander(database, announcer, defaults)
+            expander = Expander(database, announcer, defaults, clock)
             sweeper = Sweeper(deliverer, expander, clock, interval=settings.sweep_interval_seconds)
             yield Worker(deliverer, expander, sweeper, broker)
     finally:

@@ -198,6 +198,33 @@ async def test_a_locked_inbox_delays_only_its_own_user(stage: Stage) -> None:
     assert isinstance(await stage.post(blocked), Prepared)
 
 
+async def test_a_busy_user_is_waited_for_once_not_for_each_of_their_drafts(stage: Stage) -> None:
+    blocked, free = await stage.user(), await stage.user()
+    async with stage.database.as_service() as connection:
+        await connection.execute(
+            text("SELECT * FROM inbox_state WHERE user_id = :id FOR UPDATE"), {"id": blocked}
+        )
+        drafts = [stage.post(blocked) for _ in range(100)]
+        async with asyncio.timeout(20):
+            *refused, stored = await asyncio.gather(
+                *drafts, stage.post(free), return_exceptions=True
+            )
+    assert isinstance(stored, Prepared)
+    assert {getattr(error, "code", None) for error in refused} == {"unavailable"}
+
+
+async def test_a_zone_that_is_not_known_here_stops_nobody(stage: Stage) -> None:
+    user = await stage.user()
+    await stage.rows(
+        "UPDATE notification_recipients SET timezone = 'Nope/Zone' WHERE user_id = :id"
+        " RETURNING user_id",
+        id=user,
+    )
+    stored = await stage.post(user, Request(NotificationType.TASK))
+    email = await stage.delivery(stored, Channel.EMAIL)
+    assert email.digest_slot == datetime(2026, 1, 9, 9, tzinfo=UTC)
+
+
 async def test_the_decision_is_recorded_with_what_it_saw(stage: Stage) -> None:
     stored = await stage.post(await stage.user(email=None))
     (row,) = await stage.rows(

@@ -3,6 +3,8 @@ import json
 import re
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -188,19 +190,48 @@ def test_what_is_given_wins_over_what_was_generated(monkeypatch: pytest.MonkeyPa
     assert settings.encryption_keys == (b"k" * 32,)
 
 
+# Asks for the secrets of many installations, one after the other, while others do the same.
+ASK_AT_ONCE = """
+import sys, time
+from pathlib import Path
+from app.config import embedded_passwords
+
+print("ready", flush=True)
+start = float(input())
+while time.time() < start:
+    pass
+for number in range(100):
+    print(embedded_passwords(Path(sys.argv[1], str(number))))
+"""
+
+
 def test_programs_that_start_at_once_agree_on_the_secrets(tmp_path: Path) -> None:
-    program = (
-        "from app.config import load_settings; s = load_settings(_env_file=None);"
-        " print(s.jwt_secret.get_secret_value(), *s.service_keys, *s.encryption_keys)"
-    )
-    started = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    told = {process.communicate(timeout=60)[0] for process in started}
+    with ExitStack() as stack:
+        programs = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", ASK_AT_ONCE, str(tmp_path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(4)
+        ]
+        for program in programs:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+        start = f"{time.time() + 0.1}\n"
+        for program in programs:
+            assert program.stdin is not None
+            program.stdin.write(start)
+            program.stdin.flush()
+        told = {program.communicate(timeout=60)[0] for program in programs}
     assert len(told) == 1
-    assert "" not in told
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["secrets.json"]
+    (agreed,) = told
+    assert len(set(agreed.splitlines())) == 100
+    for directory in tmp_path.iterdir():
+        assert not [path.name for path in directory.iterdir() if path.suffix[1:].isdigit()]
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

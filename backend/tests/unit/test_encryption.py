@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.security.encryption import Cipher, DecryptionFailed, key_id
@@ -10,6 +10,7 @@ OLD, NEW = os.urandom(32), os.urandom(32)
 CONTEXT = "push_subscriptions/1/fcm_token"
 
 
+@settings(derandomize=True, database=None, deadline=None)
 @given(st.binary(max_size=300), st.text(max_size=50))
 def test_what_is_encrypted_comes_back(plaintext: bytes, context: str) -> None:
     cipher = Cipher([NEW])

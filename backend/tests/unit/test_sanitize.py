@@ -1,10 +1,12 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.security.sanitize import ALLOWED_TAGS, plain_text, safe_html
+
+same_every_time = settings(derandomize=True, database=None, max_examples=300, deadline=None)
 
 
 @pytest.mark.parametrize(
@@ -25,9 +27,13 @@ def test_titles_lose_their_tags_and_nothing_else(given: str, expected: str) -> N
     assert plain_text(given) == expected
 
 
-@given(st.text(alphabet="<>/ab!-&;\"'= scriptmg", max_size=80))
+@same_every_time
+@example("</")  # at the end it is text, as a browser reads it
+@given(st.text(alphabet="<>/ab!?-&;\"'= scriptmg", max_size=80))
 def test_no_title_holds_a_tag(text: str) -> None:
-    assert re.search(r"<[a-z/!]", plain_text(text), re.I) is None
+    plain = plain_text(text)
+    assert re.search(r"<(/?[a-z]|[!?])", plain, re.I) is None
+    assert plain_text(plain) == plain
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,7 @@ def test_nothing_dangerous_survives(source: str) -> None:
     assert_harmless(safe_html(source))
 
 
+@same_every_time
 @given(
     st.lists(
         st.sampled_from(
