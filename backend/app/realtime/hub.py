@@ -43,6 +43,15 @@ class Audience:
         return [session for session in self.sessions if session.is_behind(self.target)]
 
 
+async def cancel(tasks: "list[asyncio.Task[None]]") -> None:
+    """Cancel until all have ended: before Python 3.12 `wait_for` may swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+
+
 class Hub:
     """Distributes changes to sessions and repairs what got lost.
 
@@ -73,9 +82,7 @@ class Hub:
             yield
         finally:
             tasks += [a.refill for a in self._audiences.values() if a.refill is not None]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(tasks)
             await self.acknowledgements.close()
 
     def open(self, session: Session) -> None:

@@ -11,7 +11,7 @@ from app.schemas.user import StoredUser, UpsertUser
 # On a platform with a `users` table of its own, users are made there, not here.
 ADD_USER = text("INSERT INTO users (id) VALUES (CAST(:id AS uuid)) ON CONFLICT DO NOTHING")
 USER_EXISTS = text("SELECT EXISTS (SELECT FROM users WHERE id = CAST(:id AS uuid))")
-MAY_ADD = text("SELECT has_table_privilege('users', 'INSERT')")
+ARE_OURS = text("SELECT obj_description('users'::regclass) = 'created by notify'")
 
 UPSERT_RECIPIENT = text("""
     INSERT INTO notification_recipients AS r (
@@ -54,7 +54,7 @@ class UserService:
             Unavailable: PostgreSQL is away.
         """
         async with self._database.as_service() as connection:
-            if (await connection.execute(MAY_ADD)).scalar():
+            if (await connection.execute(ARE_OURS)).scalar():
                 await connection.execute(ADD_USER, {"id": user_id})
             elif not (await connection.execute(USER_EXISTS, {"id": user_id})).scalar():
                 raise UnknownUser

@@ -56,6 +56,7 @@ SERVICE_ONLY = (
 GRANT_USERS = """
 DO $$ BEGIN
     GRANT SELECT ON users TO service_role;
+    CREATE POLICY notify_service ON users FOR SELECT TO service_role USING (true);
     IF obj_description(to_regclass('users')) = 'created by notify' THEN
         GRANT INSERT, DELETE ON users TO service_role;
         GRANT SELECT ON users TO authenticated, notify_user;
@@ -63,7 +64,8 @@ DO $$ BEGIN
         ALTER TABLE users FORCE ROW LEVEL SECURITY;
         CREATE POLICY users_own ON users FOR SELECT TO authenticated, notify_user
             USING (id = (SELECT auth.uid()));
-        CREATE POLICY users_service ON users TO service_role USING (true) WITH CHECK (true);
+        CREATE POLICY users_insert ON users FOR INSERT TO service_role WITH CHECK (true);
+        CREATE POLICY users_delete ON users FOR DELETE TO service_role USING (true);
     END IF;
 END $$
 """
@@ -94,7 +96,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP POLICY IF EXISTS users_service ON users")
+    op.execute("DROP POLICY IF EXISTS notify_service ON users")
+    op.execute("DROP POLICY IF EXISTS users_insert ON users")
+    op.execute("DROP POLICY IF EXISTS users_delete ON users")
     op.execute("DROP POLICY IF EXISTS users_own ON users")
     for table in (*OWNED_BY_USER, *SERVICE_ONLY):
         op.execute(f"DROP POLICY {table}_service ON {table}")
@@ -102,4 +106,4 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
         op.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
         op.execute(f"REVOKE ALL ON {table} FROM authenticated, service_role, notify_user")
-    op.execute("REVOKE ALL ON users FROM authenticated, service_role, notify_user")
+    # A platform's own table keeps its grants: nobody can tell them from ours. Ours is dropped.

@@ -12,6 +12,7 @@ import pytest
 from app.config import Settings
 from app.pipeline.announce import Announcer
 from app.pipeline.decide import Defaults
+from app.pipeline.deliver import utc_now
 from app.pipeline.doorbell import StreamBroker, StreamDoorbell
 from app.pipeline.expand import Expander
 from app.realtime.backplane import Backplane
@@ -475,7 +476,8 @@ class TestBulk:
         redis = redis_client(fresh.settings)
         broker = StreamBroker(redis_url(fresh.settings))
         async with Announcer(Backplane(redis), StreamDoorbell(broker)) as announcer:
-            yield Expander(fresh.database, announcer, Defaults.from_settings(fresh.settings))
+            defaults = Defaults.from_settings(fresh.settings)
+            yield Expander(fresh.database, announcer, defaults, utc_now)
         await broker.shutdown()
         await redis.aclose()
 
