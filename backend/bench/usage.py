@@ -21,6 +21,9 @@ NOT_BUSY = ("idle", "iowait", "guest", "guest_nice")
 PARTS = ("api", "gateway", "worker", "scheduler", "sandbox")
 OTHERS = "other programs"
 
+# Cores that others may use before latencies say more about them than about us.
+BUSY = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -35,7 +38,9 @@ class Usage:
             for name, used in sorted(self.spent.items(), key=lambda item: -item[1])
             if used >= 0.005 * self.seconds
         )
-        return f"of {os.cpu_count()} cores: {told}"
+        busy = self.spent[OTHERS] > BUSY * self.seconds
+        warning = "; so busy a machine slows everything down: measure again" if busy else ""
+        return f"of {os.cpu_count()} cores: {told}{warning}"
 
     def rows(self, calls: int, *parts: str) -> list[Row]:
         """Milliseconds of processor time per call, of each part."""

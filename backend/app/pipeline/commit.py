@@ -21,7 +21,8 @@ from app.pipeline.draft import Draft
 from app.pipeline.enqueue import Prepared, announcement_of, store
 
 GROUP_LIMIT = 64
-WRITERS = 2
+# One at a time: groups grow while it commits, and fewer, larger groups cost the least.
+WRITERS = 1
 BUSY_MESSAGE = "The user's inbox is busy; try again."
 LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', '500ms', true)")
 
