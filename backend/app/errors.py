@@ -7,6 +7,7 @@
     ├── NotAuthenticated      401 not_authenticated
     ├── Forbidden             403 forbidden
     ├── NotFound              404 not_found
+    ├── IdempotencyConflict   409 idempotency_conflict
     ├── BodyTooLarge          413 body_too_large
     └── Unavailable           503 unavailable
 
@@ -102,6 +103,14 @@ class NotFound(NotifyError):
     status = 404
     code = "not_found"
     default_message = "There is nothing here."
+
+
+class IdempotencyConflict(NotifyError):
+    """The idempotency key was used before, for another request."""
+
+    status = 409
+    code = "idempotency_conflict"
+    default_message = "This idempotency key was used for another request."
 
 
 class BodyTooLarge(NotifyError):

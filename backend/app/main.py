@@ -12,12 +12,13 @@ from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from app.api.context import AppContext
+from app.api.dependencies import SECURITY_SCHEMES
 from app.api.errors import ErrorAnswer, install_error_handlers
 from app.api.health import router as health_router
 from app.api.middleware import CORRELATION_HEADER, BodyLimit, RequestContext
 from app.api.v1.notifications.websocket import SocketShortcut
 from app.api.v1.notifications.websocket import router as websocket_router
-from app.api.v1.router import router as v1_router
+from app.api.v1.router import PREFIX, ROUTERS
 from app.config import Settings
 from app.db.database import Database
 from app.pipeline.announce import Announcer
@@ -42,6 +43,16 @@ EVERY_ERROR: dict[int | str, dict[str, Any]] = {
     422: {"model": ErrorAnswer, "description": "Fields that cannot be used, each with its path."},
     "default": {"model": ErrorAnswer, "description": "The error, with a stable code."},
 }
+
+
+class Application(FastAPI):
+    """FastAPI, which is told of the credentials that are read from requests directly."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The API's description."""
+        schema = super().openapi()
+        schema.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+        return schema
 
 
 @asynccontextmanager
@@ -83,7 +94,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         clock: the present instant; injected so that time can be driven.
     """
     app = _bare_app(settings, clock)
-    app.include_router(v1_router)
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX)
+    _include_common(app)
     if settings.is_development:
         from app.api.demo import router as demo_router  # noqa: PLC0415 -- absent in production
 
@@ -100,7 +113,14 @@ async def _page() -> FileResponse:
 
 def create_gateway_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     """The socket path and the health routes."""
-    return _bare_app(settings, clock)
+    app = _bare_app(settings, clock)
+    _include_common(app)
+    return app
+
+
+def _include_common(app: FastAPI) -> None:
+    app.include_router(health_router)
+    app.include_router(websocket_router, prefix=PREFIX)
 
 
 def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
@@ -111,7 +131,7 @@ def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
             app.state.gateway = context.gateway
             yield
 
-    app = FastAPI(
+    app = Application(
         title="notify",
         version=VERSION,
         summary="Notifications that lose nothing and explain every decision.",
@@ -131,8 +151,6 @@ def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
         )
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(RequestContext)
-    app.include_router(health_router)
-    app.include_router(websocket_router, prefix="/api/v1")
     return app
 
 

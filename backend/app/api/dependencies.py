@@ -3,13 +3,13 @@
 Credentials that are missing or bad are a 401, valid ones without the right a 403.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
 
 import structlog
-from fastapi import Depends, Request, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request
 
 from app.api.context import AppContext
 from app.errors import Forbidden, NotAuthenticated, NotifyError
@@ -18,14 +18,23 @@ from app.security.service_auth import key_is_valid, name_is_valid
 
 log = structlog.get_logger()
 
-bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="Access token of the caller.")
-service_key = APIKeyHeader(name="X-Service-Auth", auto_error=False, scheme_name="ServiceKey")
-internal_key = APIKeyHeader(
-    name="X-Internal-Service-Key", auto_error=False, scheme_name="InternalKey"
-)
-service_name = APIKeyHeader(name="X-Service-Name", auto_error=False, scheme_name="ServiceName")
+SecurityRequirement = dict[str, list[str]]
 
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+# What OpenAPI says of credentials; of the alternatives in REQUIREMENTS one is enough.
+SECURITY_SCHEMES = {
+    "AccessToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "Access token of the caller.",
+    },
+    "ServiceKey": {"type": "apiKey", "in": "header", "name": "X-Service-Auth"},
+    "InternalKey": {"type": "apiKey", "in": "header", "name": "X-Internal-Service-Key"},
+    "ServiceName": {"type": "apiKey", "in": "header", "name": "X-Service-Name"},
+}
+USER: SecurityRequirement = {"AccessToken": []}
+SERVICE: SecurityRequirement = {"AccessToken": [], "ServiceKey": []}
+INTERNAL: SecurityRequirement = {"InternalKey": [], "ServiceName": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Caller:
     is_operator: bool = False
 
 
-def context_of(request: Request) -> AppContext:
+async def context_of(request: Request) -> AppContext:
     """The application's parts."""
     context: AppContext = request.app.state.context
     return context
@@ -50,30 +59,14 @@ def context_of(request: Request) -> AppContext:
 Context = Annotated[AppContext, Depends(context_of)]
 
 
-async def current_claims(request: Request, credentials: Credentials, context: Context) -> Claims:
-    """The claims of the request's bearer token.
-
-    Raises:
-        NotAuthenticated: there is none, or it is not valid.
-    """
-    if credentials is None:
-        raise _refused(request, NotAuthenticated())
-    try:
-        return await context.tokens.verify(credentials.credentials)
-    except InvalidToken as error:
-        raise _refused(request, NotAuthenticated(str(error))) from error
-
-
-CurrentClaims = Annotated[Claims, Depends(current_claims)]
-
-
-async def current_user(request: Request, claims: CurrentClaims) -> UUID:
+async def current_user(request: Request) -> UUID:
     """The id of the user who calls.
 
     Raises:
         NotAuthenticated: no valid token.
         Forbidden: the token is a service's, or of another role.
     """
+    claims = await _claims(request)
     if claims.user_id is None:
         raise _refused(request, Forbidden("This is for users."))
     return claims.user_id
@@ -82,42 +75,27 @@ async def current_user(request: Request, claims: CurrentClaims) -> UUID:
 CurrentUser = Annotated[UUID, Depends(current_user)]
 
 
-async def calling_service(
-    request: Request,
-    claims: CurrentClaims,
-    context: Context,
-    key: Annotated[str | None, Security(service_key)],
-    name: Annotated[str | None, Security(service_name)],
-) -> Caller:
+async def calling_service(request: Request) -> Caller:
     """The service that calls, by its token and the service key.
 
     Raises:
         NotAuthenticated: no valid token, or no valid key.
         Forbidden: the token is a user's.
     """
-    if not claims.is_service:
-        raise _refused(request, Forbidden("This is for services."))
-    if not key_is_valid(key, context.settings.service_keys):
-        raise _refused(request, NotAuthenticated("X-Service-Auth is missing or wrong."))
-    return Caller(_valid_name(request, name or claims.subject))
+    return _service(request, await _claims(request))
 
 
 CallingService = Annotated[Caller, Depends(calling_service)]
 
 
-async def internal_caller(
-    request: Request,
-    context: Context,
-    key: Annotated[str | None, Security(internal_key)],
-    name: Annotated[str | None, Security(service_name)],
-) -> Caller:
+async def internal_caller(request: Request) -> Caller:
     """The internal service that calls, by its key and name.
 
     Raises:
         NotAuthenticated: one of them is missing or wrong.
     """
-    if not key_is_valid(key, context.settings.service_keys):
-        raise _refused(request, NotAuthenticated("X-Internal-Service-Key is missing or wrong."))
+    _check_key(request, "X-Internal-Service-Key")
+    name = request.headers.get("X-Service-Name")
     if name is None:
         raise _refused(request, NotAuthenticated("X-Service-Name is missing."))
     return Caller(_valid_name(request, name), is_operator=True)
@@ -126,45 +104,79 @@ async def internal_caller(
 InternalCaller = Annotated[Caller, Depends(internal_caller)]
 
 
-async def service_or_operator(
-    request: Request,
-    context: Context,
-    credentials: Credentials,
-    key: Annotated[str | None, Security(service_key)],
-    internal: Annotated[str | None, Security(internal_key)],
-    name: Annotated[str | None, Security(service_name)],
-) -> Caller:
+async def service_or_operator(request: Request) -> Caller:
     """The service or the operator that calls.
 
     Raises:
         NotAuthenticated: no valid credentials of either kind.
         Forbidden: the token is a user's without the operator's role.
     """
-    if credentials is None and internal is not None:
-        return await internal_caller(request, context, internal, name)
-    claims = await current_claims(request, credentials, context)
-    if claims.role == "admin":
-        return Caller(f"operator:{claims.subject}", is_operator=True)
-    return await calling_service(request, claims, context, key, name)
+    if _is_internal(request):
+        return await internal_caller(request)
+    claims = await _claims(request)
+    return _operator(claims) if claims.role == "admin" else _service(request, claims)
 
 
 ServiceOrOperator = Annotated[Caller, Depends(service_or_operator)]
 
 
-async def operator(request: Request, context: AppContext) -> Caller:
-    """The operator that calls, for routes that ask only some callers.
+async def operator(request: Request) -> Caller:
+    """The operator that calls.
 
     Raises:
         NotAuthenticated: no valid credentials.
         Forbidden: they are not an operator's.
     """
-    headers = request.headers
-    if internal := headers.get("X-Internal-Service-Key"):
-        return await internal_caller(request, context, internal, headers.get("X-Service-Name"))
-    claims = await current_claims(request, await bearer(request), context)
+    if _is_internal(request):
+        return await internal_caller(request)
+    claims = await _claims(request)
     if claims.role != "admin":
         raise _refused(request, Forbidden("This is for operators."))
+    return _operator(claims)
+
+
+Operator = Annotated[Caller, Depends(operator)]
+
+REQUIREMENTS: dict[Callable[..., object], list[SecurityRequirement]] = {
+    current_user: [USER],
+    calling_service: [SERVICE],
+    internal_caller: [INTERNAL],
+    service_or_operator: [SERVICE, USER, INTERNAL],
+    operator: [USER, INTERNAL],
+}
+
+
+async def _claims(request: Request) -> Claims:
+    context: AppContext = request.app.state.context
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise _refused(request, NotAuthenticated())
+    try:
+        return await context.tokens.verify(token.strip())
+    except InvalidToken as error:
+        raise _refused(request, NotAuthenticated(str(error))) from error
+
+
+def _is_internal(request: Request) -> bool:
+    headers = request.headers
+    return "Authorization" not in headers and "X-Internal-Service-Key" in headers
+
+
+def _service(request: Request, claims: Claims) -> Caller:
+    if not claims.is_service:
+        raise _refused(request, Forbidden("This is for services."))
+    _check_key(request, "X-Service-Auth")
+    return Caller(_valid_name(request, request.headers.get("X-Service-Name", claims.subject)))
+
+
+def _operator(claims: Claims) -> Caller:
     return Caller(f"operator:{claims.subject}", is_operator=True)
+
+
+def _check_key(request: Request, header: str) -> None:
+    context: AppContext = request.app.state.context
+    if not key_is_valid(request.headers.get(header), context.settings.service_keys):
+        raise _refused(request, NotAuthenticated(f"{header} is missing or wrong."))
 
 
 def _valid_name(request: Request, name: str) -> str:

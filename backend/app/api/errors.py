@@ -84,7 +84,7 @@ async def _render_validation(request: Request, error: Exception) -> JSONResponse
 def _detail(item: Any) -> ErrorDetail:
     location = [str(part) for part in item["loc"]]
     path = location[1:] if location and location[0] in LOCATIONS else location
-    if item["type"] == "model_attributes_type":
+    if item["type"] in {"model_attributes_type", "model_type"}:
         message = "Send a JSON object, with Content-Type: application/json."
         return {"path": ".".join(path), "code": "object_expected", "message": message}
     return {

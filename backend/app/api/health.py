@@ -53,8 +53,8 @@ async def readiness(context: Context) -> Readiness:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(request: Request, context: Context) -> Response:
+async def metrics(request: Request) -> Response:
     """Prometheus metrics of this process; for loopback, or an operator."""
     if request.client is None or not is_loopback(request.client.host):
-        await operator(request, context)
+        await operator(request)
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.channels.base import Claim, Report, Sent
-from app.db.database import Database
+from app.db.database import Database, driver_of
 from app.policy.kinds import Channel
 from app.realtime.backplane import Change
 from app.realtime.frames import InboxItem, visible_change
@@ -53,8 +53,9 @@ class InAppChannel:
 
 async def _show(connection: AsyncConnection, claims: Sequence[Claim]) -> tuple[Change, ...]:
     users = {claim.user_id for claim in claims}
-    await open_inboxes(connection, users)
-    inboxes = await lock_inboxes(connection, users)
+    driver = await driver_of(connection)
+    await open_inboxes(driver, users)
+    inboxes = await lock_inboxes(driver, users)
     ids = [claim.notification_id for claim in claims]
     hidden = set((await connection.execute(STILL_HIDDEN, {"ids": ids})).scalars())
     changes: list[Change] = []
@@ -67,7 +68,7 @@ async def _show(connection: AsyncConnection, claims: Sequence[Claim]) -> tuple[C
     await connection.execute(
         SHOW, {"ids": [claim.notification_id for claim in shown], "positions": positions}
     )
-    await save_inboxes(connection, inboxes.values())
+    await save_inboxes(driver, inboxes.values())
     return tuple(changes)
 
 

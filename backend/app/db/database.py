@@ -4,19 +4,20 @@ The login role owns nothing and inherits nothing: a query outside `as_service` o
 no row.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 from uuid import UUID
 
+import asyncpg
 import orjson
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, InterfaceError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.config import ConfigurationError, Settings
-from app.errors import Unavailable
+from app.errors import NotifyError, Unavailable
 
 UserRole = Literal["authenticated", "notify_user"]
 
@@ -24,6 +25,29 @@ SET_SERVICE_ROLE = text("SELECT set_config('role', 'service_role', true)")
 SET_USER_ROLE = text(
     "SELECT set_config('role', :role, true), set_config('request.jwt.claims', :claims, true)"
 )
+
+
+# One round trip; the group that waits for a lock lets its callers wait with it.
+BEGIN_GROUP = """
+    BEGIN;
+    SELECT set_config('role', 'service_role', true), set_config('lock_timeout', '500ms', true);
+"""
+
+
+class Driver(Protocol):
+    """What is used of an asyncpg connection, where a statement's overhead in SQLAlchemy counts."""
+
+    async def fetch(self, query: str, *values: object) -> Sequence[Mapping[str, Any]]:
+        """The rows a statement answers."""
+        ...
+
+    async def execute(self, query: str, *values: object) -> str:
+        """Run a statement; without values it may be several."""
+        ...
+
+    def is_closed(self) -> bool:
+        """Whether the server is known to be gone."""
+        ...
 
 
 def asyncpg_url(url: str) -> URL:
@@ -87,6 +111,28 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def group_as_service(self) -> AsyncGenerator[Driver]:
+        """A transaction as `service_role` on the bare driver, which waits 500 ms for a lock.
+
+        Raises:
+            Unavailable: PostgreSQL cannot be reached.
+        """
+        async with _told_apart(), self._engine.connect() as connection:
+            while (driver := await driver_of(connection)).is_closed():
+                await connection.invalidate()
+            try:
+                await driver.execute(BEGIN_GROUP)
+                yield driver
+                await driver.execute("COMMIT")
+            except (asyncpg.PostgresError, NotifyError):
+                await driver.execute("ROLLBACK")
+                raise
+            except BaseException:
+                # Cut off in the middle of something: nobody can say what state it is in.
+                await connection.invalidate()
+                raise
+
+    @asynccontextmanager
     async def as_user(
         self, user_id: UUID, role: UserRole = "authenticated"
     ) -> AsyncGenerator[AsyncConnection]:
@@ -119,22 +165,37 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
-        try:
-            async with self._engine.begin() as connection:
-                yield connection
-        except (OSError, TimeoutError, InterfaceError) as error:
+        async with _told_apart(), self._engine.begin() as connection:
+            yield connection
+
+
+async def driver_of(connection: AsyncConnection) -> Driver:
+    """The asyncpg connection below, within the same transaction."""
+    return cast("Driver", (await connection.get_raw_connection()).driver_connection)
+
+
+@asynccontextmanager
+async def _told_apart() -> AsyncGenerator[None]:
+    """Raises `Unavailable` for a server that is away, and lets all other errors be."""
+    try:
+        yield
+    except (OSError, TimeoutError, InterfaceError, asyncpg.InterfaceError) as error:
+        raise Unavailable from error
+    except DBAPIError as error:
+        if error.connection_invalidated or is_connection_loss(error.orig):
             raise Unavailable from error
-        except (OperationalError, DBAPIError) as error:
-            if error.connection_invalidated or is_connection_loss(error):
-                raise Unavailable from error
-            raise
+        raise
+    except asyncpg.PostgresError as error:
+        if is_connection_loss(error):
+            raise Unavailable from error
+        raise
 
 
 # Class 08 and 57P: connection failure and server shutdown; 53: out of connections, memory or disk.
 LOSS_STATES = ("08", "57P", "53")
 
 
-def is_connection_loss(error: DBAPIError) -> bool:
+def is_connection_loss(error: BaseException | None) -> bool:
     """Whether the server went away or is out of resources, rather than refusing the statement."""
-    state = getattr(error.orig, "sqlstate", None)
+    state = getattr(error, "sqlstate", None)
     return state is not None and str(state).startswith(LOSS_STATES)

@@ -8,6 +8,7 @@ from app.models.notification import (
     DecisionRecord,
     Delivery,
     Event,
+    IdempotencyKey,
     Notification,
 )
 from app.models.settings import EmailDigest, Preference, PushSubscription, Template
@@ -22,6 +23,7 @@ __all__ = [
     "Delivery",
     "EmailDigest",
     "Event",
+    "IdempotencyKey",
     "InboxState",
     "Notification",
     "Preference",

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import JsonValue
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.types import String
+from sqlalchemy.types import String, Text
 
 from app.models.base import Base, CreatedAt, EmptyObject, Id, Name20, Name50, UserId, Zero
 from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
@@ -173,6 +173,20 @@ class Delivery(Base):
     sent_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
     failed_at: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]
+
+
+class IdempotencyKey(Base):
+    """A key that a service sent with a create call, and what the call was answered (5.1)."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("idx_idempotency_keys_created_at", "created_at"),)
+
+    service: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    key: Mapped[str] = mapped_column(Text(collation="C"), primary_key=True)
+    fingerprint: Mapped[bytes]
+    owner_id: Mapped[UUID]
+    answer: Mapped[dict[str, JsonValue] | None]
     created_at: Mapped[CreatedAt]
 
 

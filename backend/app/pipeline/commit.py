@@ -1,7 +1,8 @@
 """Group commit: create calls that arrive together share one transaction and one doorbell.
 
-Locks are taken in one order (inboxes by user id), so groups of several processes do not
-deadlock. A group that fails is retried one by one, so no caller fails for another's sake.
+Locks are taken in one order (idempotency keys, then inboxes, each sorted), so groups of several
+processes do not deadlock. A group that fails is retried one by one, so no caller fails for
+another's sake.
 """
 
 from collections.abc import Sequence
@@ -9,22 +10,23 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-
-from app.db.database import Database
+from app.db.database import Database, Driver
 from app.errors import Unavailable, UnknownUser
 from app.pipeline.announce import Announcer
 from app.pipeline.coalescing import Coalescer
 from app.pipeline.decide import Defaults
 from app.pipeline.draft import Draft
-from app.pipeline.enqueue import Prepared, announcement_of, store
+from app.pipeline.enqueue import announcement_of, store
+from app.pipeline.idempotency import Attempt, claim, keep, release
+from app.pipeline.receipt import Receipt, answer_of, receipt_of, receipt_of_answer
+from app.realtime.inboxes import open_inboxes
 
 GROUP_LIMIT = 64
 # One at a time: groups grow while it commits, and fewer, larger groups cost the least.
 WRITERS = 1
 BUSY_MESSAGE = "The user's inbox is busy; try again."
-LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', '500ms', true)")
+
+Results = dict[UUID, Receipt | Exception]
 
 
 class GroupCommit:
@@ -40,7 +42,7 @@ class GroupCommit:
         self._database = database
         self._announcer = announcer
         self._defaults = defaults
-        self._groups: Coalescer[Draft, Prepared] = Coalescer(
+        self._groups: Coalescer[Draft, Receipt] = Coalescer(
             self._commit_group, limit=GROUP_LIMIT, workers=WRITERS
         )
 
@@ -56,46 +58,81 @@ class GroupCommit:
     ) -> None:
         await self._groups.__aexit__(kind, error, trace)
 
-    async def store(self, draft: Draft) -> Prepared:
+    async def store(self, draft: Draft) -> Receipt:
         """Commit a draft; on return it is in the inbox and in the queue of record.
 
         Raises:
             UnknownUser: no user has the draft's `user_id`.
+            IdempotencyConflict: its key was used for another request.
             Unavailable: PostgreSQL is away, or the user's inbox stayed locked.
         """
         return await self._groups.submit(draft)
 
-    async def _commit_group(self, drafts: list[Draft]) -> Sequence[Prepared | Exception]:
+    async def _commit_group(self, drafts: list[Draft]) -> Sequence[Receipt | Exception]:
+        results = await self._settle(drafts, opening=False)
+        # What is left is for users who are new or unknown, or repeats a key of this very group.
+        while left := [draft for draft in drafts if draft.id not in results]:
+            results |= await self._settle(left, opening=True)
+        return [results[draft.id] for draft in drafts]
+
+    async def _settle(self, drafts: list[Draft], *, opening: bool) -> Results:
+        """Store a group; one draft after the other when something is wrong with one of them."""
         try:
-            return await self._commit(drafts)
-        except Unavailable:
-            raise
+            return await self._store(drafts, opening=opening)
+        except Unavailable as error:
+            return dict.fromkeys((draft.id for draft in drafts), error)
         except Exception as error:
             if len(drafts) == 1:
-                raise _as_refusal(error) from error
+                return {drafts[0].id: _as_refusal(error)}
+        results: Results = {}
         busy: set[UUID] = set()
-        return [await self._commit_alone(draft, busy) for draft in drafts]
-
-    async def _commit_alone(self, draft: Draft, busy: set[UUID]) -> Prepared | Exception:
-        """Commit one draft of a group that failed; users found busy are not waited for again."""
-        if draft.user_id in busy:
-            return Unavailable(BUSY_MESSAGE)
-        try:
-            (result,) = await self._commit([draft])
-        except Exception as error:
-            refusal = _as_refusal(error)
-            if isinstance(refusal, Unavailable):
+        for draft in drafts:
+            if draft.user_id in busy:  # one wait for a lock is enough
+                results[draft.id] = Unavailable(BUSY_MESSAGE)
+                continue
+            result = await self._settle([draft], opening=opening)
+            results |= result
+            if isinstance(result.get(draft.id), Unavailable):
                 busy.add(draft.user_id)
-            return refusal
-        return result
+        return results
 
-    async def _commit(self, drafts: list[Draft]) -> Sequence[Prepared | Exception]:
-        async with self._database.as_service() as connection:
-            await connection.execute(LOCK_TIMEOUT)
-            prepared = await store(connection, drafts, self._defaults)
+    async def _store(self, drafts: list[Draft], *, opening: bool) -> Results:
+        results: Results
+        async with self._database.group_as_service() as driver:
+            attempts = _first_of_each_key(drafts)
+            results = {
+                owner: receipt_of_answer(found) if isinstance(found, dict) else found
+                for owner, found in (await claim(driver, attempts)).items()
+            }
+            claimed = [attempt for attempt in attempts if attempt.owner_id not in results]
+            owners = {attempt.owner_id for attempt in claimed}
+            new = [draft for draft in drafts if draft.attempt is None or draft.id in owners]
+            if opening:
+                await open_inboxes(driver, {draft.user_id for draft in new})
+            prepared = await store(driver, new, self._defaults)
+            receipts = {item.draft.id: receipt_of(item) for item in prepared}
+            await _settle_keys(driver, claimed, receipts)
         self._announcer.announce(announcement_of(prepared))
-        stored = {item.draft.id: item for item in prepared}
-        return [stored.get(draft.id) or UnknownUser() for draft in drafts]
+        if opening:
+            results |= {draft.id: UnknownUser() for draft in new if draft.id not in receipts}
+        return results | receipts
+
+
+def _first_of_each_key(drafts: list[Draft]) -> list[Attempt]:
+    keyed = [draft.attempt for draft in drafts if draft.attempt is not None]
+    return list({(item.service, item.key): item for item in reversed(keyed)}.values())
+
+
+async def _settle_keys(
+    driver: Driver, claimed: list[Attempt], receipts: dict[UUID, Receipt]
+) -> None:
+    answered = [
+        (attempt, answer_of(receipts[attempt.owner_id]))
+        for attempt in claimed
+        if attempt.owner_id in receipts
+    ]
+    await keep(driver, answered)
+    await release(driver, [item for item in claimed if item.owner_id not in receipts])
 
 
 # Lock timeout, deadlock, serialization failure: another try may succeed.
@@ -104,9 +141,7 @@ BUSY_STATES = ("55P03", "40P01", "40001")
 
 def _as_refusal(error: Exception) -> Exception:
     """What the caller of a draft that cannot be stored is told; bugs stay what they are."""
-    if not isinstance(error, DBAPIError):
-        return error
-    if getattr(error.orig, "sqlstate", None) not in BUSY_STATES:
+    if getattr(error, "sqlstate", None) not in BUSY_STATES:
         return error
     refusal = Unavailable(BUSY_MESSAGE)
     refusal.__cause__ = error

@@ -7,26 +7,25 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import JsonValue
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.config import Settings
+from app.db.database import Driver
 from app.pipeline.draft import Draft, JsonObject
 from app.policy.kinds import Channel
 from app.policy.routing import Decision, Recipient, Request, decide, effective_priority
-from app.realtime.inboxes import open_inboxes
+from app.realtime.inboxes import Inbox, inbox_of
 
-READ_RECIPIENTS = text("""
-    SELECT u.id, i.user_id IS NOT NULL AS has_inbox, r.email IS NOT NULL AS has_address,
-           r.timezone,
+# Inboxes are locked in the order of user ids.
+LOCK_RECIPIENTS = """
+    SELECT i.user_id, i.seq, i.unread, r.email IS NOT NULL AS has_address, r.timezone,
            EXISTS (
-               SELECT FROM push_subscriptions p WHERE p.user_id = u.id AND p.is_active
+               SELECT FROM push_subscriptions p WHERE p.user_id = i.user_id AND p.is_active
            ) AS has_device
-    FROM users u
-    LEFT JOIN inbox_state i ON i.user_id = u.id
-    LEFT JOIN notification_recipients r ON r.user_id = u.id
-    WHERE u.id = ANY(CAST(:user_ids AS uuid[]))
-""")
+    FROM inbox_state i
+    LEFT JOIN notification_recipients r ON r.user_id = i.user_id
+    WHERE i.user_id = ANY($1::uuid[])
+    ORDER BY i.user_id FOR UPDATE OF i
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +51,22 @@ class Defaults:
         )
 
 
-async def read_recipients(
-    connection: AsyncConnection, user_ids: Collection[UUID], defaults: Defaults
-) -> dict[UUID, Recipient]:
-    """What the policy needs to know of each user that exists; opens inboxes that are missing."""
-    rows = (await connection.execute(READ_RECIPIENTS, {"user_ids": list(user_ids)})).all()
-    newcomers = [row.id for row in rows if not row.has_inbox]
-    if newcomers:
-        await open_inboxes(connection, newcomers)
+async def lock_recipients(
+    driver: Driver, user_ids: Collection[UUID], defaults: Defaults
+) -> dict[UUID, tuple[Recipient, Inbox]]:
+    """What the policy needs to know of each user who has an inbox, and the inbox, locked."""
+    rows = await driver.fetch(LOCK_RECIPIENTS, sorted(user_ids))
     return {
-        row.id: Recipient(
-            has_address=row.has_address,
-            has_device=row.has_device,
-            timezone=_timezone(row.timezone, defaults.timezone),
-            configured=defaults.configured,
-            digest_time=defaults.digest_time,
-            digest_weekday=defaults.digest_weekday,
+        row["user_id"]: (
+            Recipient(
+                has_address=row["has_address"],
+                has_device=row["has_device"],
+                timezone=_timezone(row["timezone"], defaults.timezone),
+                configured=defaults.configured,
+                digest_time=defaults.digest_time,
+                digest_weekday=defaults.digest_weekday,
+            ),
+            inbox_of(row),
         )
         for row in rows
     }

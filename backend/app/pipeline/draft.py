@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
+from app.pipeline.idempotency import Attempt
 from app.policy.routing import Request
 
 JsonObject = dict[str, JsonValue]
@@ -40,6 +41,7 @@ class Draft:
         request: what the policy needs to know of the call.
         created_at: aware instant of the call.
         batch_id: the bulk call it came from.
+        attempt: the call's idempotency key.
     """
 
     id: UUID
@@ -49,3 +51,4 @@ class Draft:
     content: Content
     created_at: datetime
     batch_id: UUID | None = None
+    attempt: Attempt | None = None

@@ -7,23 +7,22 @@ doorbell, may be lost without losing a notification.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.db.database import dumps
+from app.db.database import Driver, dumps
 from app.pipeline.announce import Announcement
-from app.pipeline.decide import Defaults, Run, read_recipients, run_policy
+from app.pipeline.decide import Defaults, Run, lock_recipients, run_policy
 from app.pipeline.draft import Draft
 from app.policy.kinds import Action, Channel, DeliveryStatus
 from app.policy.routing import Decision, Recipient, effective_priority
 from app.realtime.backplane import Change
 from app.realtime.frames import InboxItem, visible_change
-from app.realtime.inboxes import Inbox, lock_inboxes, save_inboxes
+from app.realtime.inboxes import Inbox, inbox_columns
 
-INSERT_GROUP = text("""
+WRITE_GROUP = """
     WITH stored AS (
         INSERT INTO notifications (
             id, user_id, type, priority, title, body, body_html, data, template_id, service,
@@ -32,12 +31,9 @@ INSERT_GROUP = text("""
         SELECT id, user_id, type, priority, title, body, body_html, data::jsonb, template_id,
                service, batch_id, position, position, send_at, created_at, expires_at
         FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:user_ids AS uuid[]), CAST(:types AS text[]),
-            CAST(:priorities AS text[]), CAST(:titles AS text[]), CAST(:bodies AS text[]),
-            CAST(:htmls AS text[]), CAST(:data AS text[]), CAST(:template_ids AS text[]),
-            CAST(:services AS text[]), CAST(:batch_ids AS uuid[]), CAST(:positions AS bigint[]),
-            CAST(:send_ats AS timestamptz[]), CAST(:created_ats AS timestamptz[]),
-            CAST(:expires_ats AS timestamptz[])
+            $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::text[], $9::text[], $10::text[], $11::uuid[], $12::bigint[], $13::timestamptz[],
+            $14::timestamptz[], $15::timestamptz[]
         ) AS n (
             id, user_id, type, priority, title, body, body_html, data, template_id, service,
             batch_id, position, send_at, created_at, expires_at
@@ -47,25 +43,23 @@ INSERT_GROUP = text("""
             notification_id, user_id, stage, inputs, outcomes, decided_at
         )
         SELECT id, user_id, 'create', inputs::jsonb, outcomes::jsonb, created_at
-        FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:user_ids AS uuid[]), CAST(:inputs AS text[]),
-            CAST(:outcomes AS text[]), CAST(:created_ats AS timestamptz[])
-        ) AS n (id, user_id, inputs, outcomes, created_at)
+        FROM unnest($1::uuid[], $2::uuid[], $16::text[], $17::text[], $14::timestamptz[])
+            AS n (id, user_id, inputs, outcomes, created_at)
     ), queued AS (
         INSERT INTO notification_deliveries (
             id, notification_id, user_id, channel, status, reason, urgency, next_attempt_at,
             digest_slot, sent_at, created_at
         )
         SELECT * FROM unnest(
-            CAST(:d_ids AS uuid[]), CAST(:d_notification_ids AS uuid[]),
-            CAST(:d_user_ids AS uuid[]), CAST(:d_channels AS text[]), CAST(:d_statuses AS text[]),
-            CAST(:d_reasons AS text[]), CAST(:d_urgencies AS smallint[]),
-            CAST(:d_next_attempt_ats AS timestamptz[]), CAST(:d_digest_slots AS timestamptz[]),
-            CAST(:d_sent_ats AS timestamptz[]), CAST(:d_created_ats AS timestamptz[])
+            $18::uuid[], $19::uuid[], $20::uuid[], $21::text[], $22::text[], $23::text[],
+            $24::smallint[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[],
+            $28::timestamptz[]
         )
     )
-    SELECT
-""")
+    UPDATE inbox_state i SET seq = v.seq, unread = v.unread::jsonb
+    FROM unnest($29::uuid[], $30::bigint[], $31::text[]) AS v (user_id, seq, unread)
+    WHERE i.user_id = v.user_id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,27 +129,22 @@ def prepare(draft: Draft, recipient: Recipient, inbox: Inbox) -> Prepared:
     )
 
 
-async def store(
-    connection: AsyncConnection, drafts: Sequence[Draft], defaults: Defaults
-) -> list[Prepared]:
+async def store(driver: Driver, drafts: Sequence[Draft], defaults: Defaults) -> list[Prepared]:
     """Decide a group of drafts and write all that follows from it.
 
     Args:
-        connection: a transaction as the service role; the caller commits it.
+        driver: a transaction as the service role; the caller commits it.
 
     Returns:
-        What was written; drafts of users that do not exist are left out.
+        What was written; drafts of users without an inbox are left out.
     """
-    recipients = await read_recipients(connection, {draft.user_id for draft in drafts}, defaults)
-    inboxes = await lock_inboxes(connection, recipients)
-    prepared = [
-        prepare(draft, recipients[draft.user_id], inboxes[draft.user_id])
-        for draft in drafts
-        if draft.user_id in inboxes
-    ]
+    if not drafts:
+        return []
+    users = await lock_recipients(driver, {draft.user_id for draft in drafts}, defaults)
+    prepared = [prepare(draft, *users[draft.user_id]) for draft in drafts if draft.user_id in users]
     if prepared:
-        await _write(connection, prepared)
-        await save_inboxes(connection, inboxes.values())
+        inboxes = inbox_columns(inbox for _, inbox in users.values())
+        await driver.execute(WRITE_GROUP, *_columns(prepared), *inboxes)
     return prepared
 
 
@@ -167,41 +156,38 @@ def announcement_of(prepared: Sequence[Prepared]) -> Announcement:
     )
 
 
-async def _write(connection: AsyncConnection, prepared: Sequence[Prepared]) -> None:
+def _columns(prepared: Sequence[Prepared]) -> tuple[list[Any], ...]:
     drafts = [item.draft for item in prepared]
     deliveries = [(item.draft, queued) for item in prepared for queued in item.deliveries]
-    await connection.execute(
-        INSERT_GROUP,
-        {
-            "ids": [draft.id for draft in drafts],
-            "user_ids": [draft.user_id for draft in drafts],
-            "types": [draft.request.type.value for draft in drafts],
-            "priorities": [effective_priority(draft.request).value for draft in drafts],
-            "titles": [draft.content.title for draft in drafts],
-            "bodies": [draft.content.body for draft in drafts],
-            "htmls": [draft.content.body_html for draft in drafts],
-            "data": [dumps(draft.content.data) for draft in drafts],
-            "template_ids": [draft.content.template_id for draft in drafts],
-            "services": [draft.service for draft in drafts],
-            "batch_ids": [draft.batch_id for draft in drafts],
-            "positions": [item.position for item in prepared],
-            "send_ats": [draft.request.send_at for draft in drafts],
-            "created_ats": [draft.created_at for draft in drafts],
-            "expires_ats": [draft.request.expires_at for draft in drafts],
-            "inputs": [dumps(item.run.inputs) for item in prepared],
-            "outcomes": [dumps(item.run.outcomes()) for item in prepared],
-            "d_ids": [queued.id for _, queued in deliveries],
-            "d_notification_ids": [draft.id for draft, _ in deliveries],
-            "d_user_ids": [draft.user_id for draft, _ in deliveries],
-            "d_channels": [queued.channel.value for _, queued in deliveries],
-            "d_statuses": [queued.status.value for _, queued in deliveries],
-            "d_reasons": [queued.decision.reason.value for _, queued in deliveries],
-            "d_urgencies": [effective_priority(draft.request).rank for draft, _ in deliveries],
-            "d_next_attempt_ats": [queued.next_attempt_at for _, queued in deliveries],
-            "d_digest_slots": [queued.digest_slot for _, queued in deliveries],
-            "d_sent_ats": [queued.sent_at for _, queued in deliveries],
-            "d_created_ats": [draft.created_at for draft, _ in deliveries],
-        },
+    return (
+        [draft.id for draft in drafts],
+        [draft.user_id for draft in drafts],
+        [draft.request.type.value for draft in drafts],
+        [effective_priority(draft.request).value for draft in drafts],
+        [draft.content.title for draft in drafts],
+        [draft.content.body for draft in drafts],
+        [draft.content.body_html for draft in drafts],
+        [dumps(draft.content.data) for draft in drafts],
+        [draft.content.template_id for draft in drafts],
+        [draft.service for draft in drafts],
+        [draft.batch_id for draft in drafts],
+        [item.position for item in prepared],
+        [draft.request.send_at for draft in drafts],
+        [draft.created_at for draft in drafts],
+        [draft.request.expires_at for draft in drafts],
+        [dumps(item.run.inputs) for item in prepared],
+        [dumps(item.run.outcomes()) for item in prepared],
+        [queued.id for _, queued in deliveries],
+        [draft.id for draft, _ in deliveries],
+        [draft.user_id for draft, _ in deliveries],
+        [queued.channel.value for _, queued in deliveries],
+        [queued.status.value for _, queued in deliveries],
+        [queued.decision.reason.value for _, queued in deliveries],
+        [effective_priority(draft.request).rank for draft, _ in deliveries],
+        [queued.next_attempt_at for _, queued in deliveries],
+        [queued.digest_slot for _, queued in deliveries],
+        [queued.sent_at for _, queued in deliveries],
+        [draft.created_at for draft, _ in deliveries],
     )
 
 

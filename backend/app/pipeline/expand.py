@@ -14,13 +14,14 @@ from pydantic import TypeAdapter
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from app.db.database import Database, dumps
+from app.db.database import Database, driver_of, dumps
 from app.pipeline.announce import Announcement, Announcer
 from app.pipeline.decide import Defaults
 from app.pipeline.deliver import Clock
 from app.pipeline.draft import Content, Draft
 from app.pipeline.enqueue import announcement_of, store
 from app.policy.routing import Request
+from app.realtime.inboxes import open_inboxes
 
 RECIPIENTS_AT_ONCE = 500
 
@@ -162,7 +163,9 @@ class Expander:
                 )
                 for row in taken
             ]
-            prepared = await store(connection, drafts, self._defaults)
+            driver = await driver_of(connection)
+            await open_inboxes(driver, {draft.user_id for draft in drafts})
+            prepared = await store(driver, drafts, self._defaults)
             await connection.execute(
                 MARK_RECIPIENTS,
                 {

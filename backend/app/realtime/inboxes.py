@@ -5,34 +5,33 @@ and saves it in the same transaction. Missing inboxes are opened before any is l
 transaction that waits for another's new inbox holds no lock yet, so none wait in a circle.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from app.db.database import Driver, dumps
 
-from app.db.database import dumps
-
-OPEN = text("""
+OPEN = """
     INSERT INTO inbox_state (user_id)
-    SELECT id FROM users WHERE id = ANY(CAST(:user_ids AS uuid[])) ORDER BY id
+    SELECT id FROM users u
+    WHERE id = ANY($1::uuid[])
+      AND NOT EXISTS (SELECT FROM inbox_state i WHERE i.user_id = u.id)
+    ORDER BY id
     ON CONFLICT DO NOTHING
-""")
+"""
 
-LOCK = text("""
+LOCK = """
     SELECT user_id, seq, unread FROM inbox_state
-    WHERE user_id = ANY(CAST(:user_ids AS uuid[]))
+    WHERE user_id = ANY($1::uuid[])
     ORDER BY user_id FOR UPDATE
-""")
+"""
 
-SAVE = text("""
+SAVE = """
     UPDATE inbox_state i SET seq = v.seq, unread = v.unread::jsonb
-    FROM unnest(
-        CAST(:user_ids AS uuid[]), CAST(:seqs AS bigint[]), CAST(:unreads AS text[])
-    ) AS v (user_id, seq, unread)
+    FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS v (user_id, seq, unread)
     WHERE i.user_id = v.user_id
-""")
+"""
 
 
 @dataclass(slots=True)
@@ -60,27 +59,32 @@ class Inbox:
         return self.seq
 
 
-async def open_inboxes(connection: AsyncConnection, user_ids: Collection[UUID]) -> None:
+async def open_inboxes(driver: Driver, user_ids: Collection[UUID]) -> None:
     """Give an inbox to those of the users that exist and have none; call it before locking."""
-    await connection.execute(OPEN, {"user_ids": sorted(user_ids)})
+    await driver.execute(OPEN, sorted(user_ids))
 
 
-async def lock_inboxes(
-    connection: AsyncConnection, user_ids: Collection[UUID]
-) -> dict[UUID, Inbox]:
+async def lock_inboxes(driver: Driver, user_ids: Collection[UUID]) -> dict[UUID, Inbox]:
     """Lock the users' inboxes until the transaction ends; users without one are left out."""
-    rows = await connection.execute(LOCK, {"user_ids": sorted(user_ids)})
-    return {row.user_id: Inbox(row.user_id, row.seq, dict(row.unread)) for row in rows}
+    rows = await driver.fetch(LOCK, sorted(user_ids))
+    return {row["user_id"]: inbox_of(row) for row in rows}
 
 
-async def save_inboxes(connection: AsyncConnection, inboxes: Iterable[Inbox]) -> None:
+def inbox_of(row: Mapping[str, Any]) -> Inbox:
+    """A locked row of `inbox_state`."""
+    return Inbox(row["user_id"], row["seq"], dict(row["unread"]))
+
+
+async def save_inboxes(driver: Driver, inboxes: Iterable[Inbox]) -> None:
     """Write locked inboxes back."""
+    await driver.execute(SAVE, *inbox_columns(inboxes))
+
+
+def inbox_columns(inboxes: Iterable[Inbox]) -> tuple[list[UUID], list[int], list[str]]:
+    """Ids, numbers and counts of inboxes, as `SAVE` takes them."""
     changed = list(inboxes)
-    await connection.execute(
-        SAVE,
-        {
-            "user_ids": [inbox.user_id for inbox in changed],
-            "seqs": [inbox.seq for inbox in changed],
-            "unreads": [dumps(inbox.unread) for inbox in changed],
-        },
+    return (
+        [inbox.user_id for inbox in changed],
+        [inbox.seq for inbox in changed],
+        [dumps(inbox.unread) for inbox in changed],
     )

@@ -158,3 +158,9 @@ EmailAddress = Annotated[
 Locale = Annotated[
     str, StringConstraints(pattern=LOCALE_PATTERN, max_length=35), Field(examples=["de-AT"])
 ]
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+IdempotencyKey = Annotated[
+    str,
+    StringConstraints(pattern=f"^{IDEMPOTENCY_KEY.pattern}$"),
+    Field(examples=["order-4711-shipped"]),
+]

@@ -10,6 +10,7 @@ from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
 from app.schemas.base import (
     Answered,
     AnsweredInstant,
+    IdempotencyKey,
     Instant,
     JsonObject,
     MarkdownBody,
@@ -54,6 +55,9 @@ class CreateNotification(NotificationContent):
     """A notification for one user (REQ-003)."""
 
     user_id: UUID
+    idempotency_key: IdempotencyKey | None = Field(
+        None, description="For 24 hours a repeated call answers what the first one did."
+    )
 
 
 class CreateBatch(NotificationContent):

@@ -4,11 +4,11 @@ Titles are plain text. Bodies are Markdown: the source is kept, and beside it HT
 into a page as it is.
 """
 
-from functools import lru_cache
+import re
 from html import unescape
 
 import nh3
-from markdown_it import MarkdownIt
+import pyromark
 
 ALLOWED_TAGS = {
     "a", "b", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr",
@@ -17,12 +17,23 @@ ALLOWED_TAGS = {
 ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 ALLOWED_SCHEMES = {"http", "https", "mailto"}
 LINK_PREFIXES = ("https://", "http://", "mailto:", "/", "#", "?")
-CACHE_SIZE = 512
-SHORT = 4_096  # characters; longer sources are neither cached nor rendered on an event loop
+MAX_HTML = 256 * 1024  # characters; tables may render to fifty times their source
+MAX_DEPTH = 100  # elements within each other; parsing takes time by the square of it
 
-markdown = MarkdownIt("commonmark", {"html": True, "linkify": False}).enable(
-    ["table", "strikethrough"]
+# Tags that nest. The others hold nothing, or end where the next of their kind begins.
+NESTING_TAG = re.compile(
+    r"<(/?)(?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr|p|li|t[rdh]|d[td])\b)"
+    r"[a-z]",
+    re.IGNORECASE,
 )
+
+markdown = pyromark.Markdown(
+    options=pyromark.Options.ENABLE_TABLES | pyromark.Options.ENABLE_STRIKETHROUGH
+)
+
+
+class TooComplex(ValueError):
+    """A Markdown source that would take too long to clean, or too much room once it is HTML."""
 
 
 def plain_text(text: str) -> str:
@@ -43,24 +54,25 @@ def _without_tags(text: str) -> str:
 
 
 def safe_html(source: str) -> str:
-    """HTML of a Markdown source, holding only the allowed tags, attributes and link targets."""
-    return _cached_html(source) if len(source) <= SHORT else _rendered(source)
+    """HTML of a Markdown source, holding only the allowed tags, attributes and link targets.
+
+    Raises:
+        TooComplex: it nests more than 100 levels deep, or has more than 256 Ki characters of HTML.
+    """
+    html = markdown.html(source)
+    if len(html) > MAX_HTML:
+        raise TooComplex(f"renders to more than {MAX_HTML // 1024} Ki characters of HTML")
+    if _depth(html) > MAX_DEPTH:
+        raise TooComplex(f"nests more than {MAX_DEPTH} levels deep")
+    return cleaner.clean(html).strip()
 
 
-@lru_cache(maxsize=CACHE_SIZE)
-def _cached_html(source: str) -> str:
-    return _rendered(source)
-
-
-def _rendered(source: str) -> str:
-    return nh3.clean(
-        markdown.render(source),
-        tags=ALLOWED_TAGS,
-        attributes=ALLOWED_ATTRIBUTES,
-        attribute_filter=_safe_attribute,
-        url_schemes=ALLOWED_SCHEMES,
-        link_rel="noopener noreferrer nofollow",
-    ).strip()
+def _depth(html: str) -> int:
+    depth = deepest = 0
+    for closing in NESTING_TAG.findall(html):
+        depth += -1 if closing else 1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _safe_attribute(tag: str, attribute: str, value: str) -> str | None:
@@ -74,3 +86,12 @@ def _is_safe_link(target: str) -> bool:
     if any(character in target for character in "\\\t\r\n") or target.startswith("//"):
         return False
     return target.lower().startswith(LINK_PREFIXES)
+
+
+cleaner = nh3.Cleaner(
+    tags=ALLOWED_TAGS,
+    attributes=ALLOWED_ATTRIBUTES,
+    attribute_filter=_safe_attribute,
+    url_schemes=ALLOWED_SCHEMES,
+    link_rel="noopener noreferrer nofollow",
+)

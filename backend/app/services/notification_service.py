@@ -1,6 +1,5 @@
 """Creating notifications: one at a time, or one text for many users (REQ-003, REQ-005)."""
 
-import asyncio
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -15,8 +14,9 @@ from app.pipeline.announce import Announcer
 from app.pipeline.commit import GroupCommit
 from app.pipeline.deliver import Clock
 from app.pipeline.draft import Content, Draft
-from app.pipeline.enqueue import Prepared
 from app.pipeline.expand import Batch, BatchContent, store_batch
+from app.pipeline.idempotency import Attempt, fingerprint_of
+from app.pipeline.receipt import Receipt
 from app.policy.routing import Request
 from app.schemas.notification import (
     BatchAccepted,
@@ -25,7 +25,7 @@ from app.schemas.notification import (
     CreateNotification,
     NotificationContent,
 )
-from app.security.sanitize import SHORT, safe_html
+from app.security.sanitize import TooComplex, safe_html
 
 # A recipient is pending while one of their deliveries waits for its first attempt or a retry;
 # held deliveries and digests wait for their time and don't count.
@@ -90,30 +90,37 @@ class NotificationService:
         self._announcer = announcer
         self._clock = clock
 
-    async def create(self, service: str, wanted: CreateNotification) -> Prepared:
+    async def create(
+        self, service: str, wanted: CreateNotification, key: str | None = None
+    ) -> Receipt:
         """Store one notification and everything decided about it.
 
         Args:
             service: name of the caller.
+            key: the idempotency key beside the body; the body may hold it too.
 
         Returns:
-            What was stored; it will reach its channels, or end with a reason.
+            What was stored, now or by the first call with the same key; it will reach its
+            channels, or end with a reason.
 
         Raises:
-            ValidationFailed: it has expired already.
+            ValidationFailed: it has expired already, or its body is too complex.
+            IdempotencyConflict: the key was used for another request.
             UnknownUser: no such user.
             Unavailable: PostgreSQL is away, or the inbox stayed locked.
         """
         now = self._clock()
         _refuse_expired(wanted, now)
+        notification_id = uuid7()
         return await self._groups.store(
             Draft(
-                id=uuid7(),
+                id=notification_id,
                 user_id=wanted.user_id,
                 service=service,
                 request=_policy_request(wanted),
-                content=await _content(wanted),
+                content=_content(wanted),
                 created_at=now,
+                attempt=_attempt(service, wanted, key, notification_id, now),
             )
         )
 
@@ -122,7 +129,7 @@ class NotificationService:
 
         Raises:
             TooManyRecipients: more distinct users than a batch may have.
-            ValidationFailed: it has expired already.
+            ValidationFailed: it has expired already, or its body is too complex.
             Unavailable: PostgreSQL is away.
         """
         now = self._clock()
@@ -133,7 +140,7 @@ class NotificationService:
         batch = Batch(
             id=uuid7(),
             service=service,
-            content=BatchContent(_policy_request(wanted), await _content(wanted)),
+            content=BatchContent(_policy_request(wanted), _content(wanted)),
             user_ids=recipients,
             created_at=now,
         )
@@ -183,6 +190,25 @@ def _refuse_expired(wanted: NotificationContent, now: datetime) -> None:
         )
 
 
+def _attempt(
+    service: str, wanted: CreateNotification, key: str | None, owner_id: UUID, now: datetime
+) -> Attempt | None:
+    if key is not None and wanted.idempotency_key not in {None, key}:
+        raise ValidationFailed(
+            details=[
+                {
+                    "path": "idempotency_key",
+                    "code": "differs_from_header",
+                    "message": "must be the same as the Idempotency-Key header",
+                }
+            ]
+        )
+    key = key or wanted.idempotency_key
+    if key is None:
+        return None
+    return Attempt(service, key, fingerprint_of(wanted), owner_id, now)
+
+
 def _policy_request(wanted: NotificationContent) -> Request:
     return Request(
         type=wanted.type,
@@ -194,11 +220,13 @@ def _policy_request(wanted: NotificationContent) -> Request:
     )
 
 
-async def _content(wanted: NotificationContent) -> Content:
-    if len(wanted.body) <= SHORT:
+def _content(wanted: NotificationContent) -> Content:
+    try:
         html = safe_html(wanted.body)
-    else:
-        html = await asyncio.to_thread(safe_html, wanted.body)
+    except TooComplex as error:
+        raise ValidationFailed(
+            details=[{"path": "body", "code": "too_complex", "message": str(error)}]
+        ) from None
     return Content(
         title=wanted.title,
         body=wanted.body,

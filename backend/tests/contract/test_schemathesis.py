@@ -75,15 +75,14 @@ class Known:
     def credentials(self, operation: Operation) -> list[Headers]:
         """Valid credentials of every kind that the operation takes."""
         requirements: list[dict[str, list[str]]] = operation.definition.raw.get("security", [])
-        schemes = {scheme for requirement in requirements for scheme in requirement}
-        if schemes == {"HTTPBearer"}:
-            return [self.api.user(UUID(self.ids["user_id"]))]
-        kinds: list[tuple[set[str], Callable[[], Headers]]] = [
-            ({"HTTPBearer", "ServiceKey"}, self.api.service),
-            ({"InternalKey", "ServiceName"}, self.api.internal),
-            ({"HTTPBearer", "InternalKey"}, self.api.admin),
-        ]
-        return [make() for needed, make in kinds if needed <= schemes] or [{}]
+        kinds: dict[frozenset[str], Callable[[], Headers]] = {
+            frozenset({"AccessToken", "ServiceKey"}): self.api.service,
+            frozenset({"InternalKey", "ServiceName"}): self.api.internal,
+            frozenset({"AccessToken"}): self.api.admin
+            if len(requirements) > 1
+            else lambda: self.api.user(UUID(self.ids["user_id"])),
+        }
+        return [kinds[frozenset(requirement)]() for requirement in requirements] or [{}]
 
     def stand_in(self, case: Case) -> None:
         """Turn ids that nobody has into those that exist, so that the call can succeed."""

@@ -23,8 +23,8 @@ from app.pipeline.commit import GroupCommit
 from app.pipeline.decide import Defaults
 from app.pipeline.doorbell import STREAM, StreamBroker, StreamDoorbell
 from app.pipeline.draft import Content, Draft
-from app.pipeline.enqueue import Prepared
 from app.pipeline.expand import Batch, BatchContent, store_batch
+from app.pipeline.receipt import Receipt
 from app.policy.kinds import Channel, NotificationType, Priority
 from app.policy.routing import Request
 from app.realtime.backplane import Backplane
@@ -71,26 +71,26 @@ class Stage:
         content = Content("A title", "A *body*", "<p>A <em>body</em></p>", {})
         return Draft(uuid7(), user_id, "tests", request, content, self.clock())
 
-    async def post(self, user_id: UUID, request: Request = URGENT_MAIL) -> Prepared:
+    async def post(self, user_id: UUID, request: Request = URGENT_MAIL) -> Receipt:
         return await self.groups.store(self.draft(user_id, request))
 
     async def rows(self, query: str, **parameters: object) -> list[Any]:
         async with self.database.as_service() as connection:
             return list((await connection.execute(text(query), parameters)).all())
 
-    async def delivery(self, stored: Prepared, channel: Channel) -> Any:
+    async def delivery(self, stored: Receipt, channel: Channel) -> Any:
         (row,) = await self.rows(
             "SELECT * FROM notification_deliveries"
             " WHERE notification_id = :id AND channel = :channel",
-            id=stored.draft.id,
+            id=stored.id,
             channel=channel.value,
         )
         return row
 
-    async def events(self, stored: Prepared) -> list[tuple[str, str | None]]:
+    async def events(self, stored: Receipt) -> list[tuple[str, str | None]]:
         rows = await self.rows(
             "SELECT event, reason FROM notification_events WHERE notification_id = :id ORDER BY id",
-            id=stored.draft.id,
+            id=stored.id,
         )
         return [(row.event, row.reason) for row in rows]
 
@@ -148,7 +148,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 20) 
 async def test_a_stored_draft_is_in_the_inbox_and_in_the_queue(stage: Stage) -> None:
     user = await stage.user()
     stored = await stage.post(user)
-    assert stored.channels == [Channel.IN_APP, Channel.EMAIL]
+    assert stored.channels == (Channel.IN_APP, Channel.EMAIL)
     in_app = await stage.delivery(stored, Channel.IN_APP)
     email = await stage.delivery(stored, Channel.EMAIL)
     assert (in_app.status, in_app.next_attempt_at) == ("sent", None)
@@ -159,10 +159,12 @@ async def test_a_stored_draft_is_in_the_inbox_and_in_the_queue(stage: Stage) -> 
 
 async def test_concurrent_drafts_get_positions_without_holes(stage: Stage) -> None:
     users = [await stage.user() for _ in range(3)]
-    stored = await asyncio.gather(*(stage.post(users[i % 3]) for i in range(150)))
+    await asyncio.gather(*(stage.post(users[i % 3]) for i in range(150)))
     for user in users:
-        positions = sorted(s.position or 0 for s in stored if s.draft.user_id == user)
-        assert positions == list(range(1, 51))
+        stored = await stage.rows(
+            "SELECT position FROM notifications WHERE user_id = :id ORDER BY position", id=user
+        )
+        assert [row.position for row in stored] == list(range(1, 51))
     rows = await stage.rows("SELECT user_id, seq, unread FROM inbox_state ORDER BY user_id")
     assert [(row.seq, row.unread) for row in rows] == [(50, {"task": 50})] * 3
 
@@ -194,8 +196,8 @@ async def test_a_locked_inbox_delays_only_its_own_user(stage: Stage) -> None:
         waiting = asyncio.gather(stage.post(blocked), stage.post(free), return_exceptions=True)
         stuck, stored = await waiting
     assert getattr(stuck, "code", None) == "unavailable"
-    assert isinstance(stored, Prepared)
-    assert isinstance(await stage.post(blocked), Prepared)
+    assert isinstance(stored, Receipt)
+    assert isinstance(await stage.post(blocked), Receipt)
 
 
 async def test_a_busy_user_is_waited_for_once_not_for_each_of_their_drafts(stage: Stage) -> None:
@@ -209,7 +211,7 @@ async def test_a_busy_user_is_waited_for_once_not_for_each_of_their_drafts(stage
             *refused, stored = await asyncio.gather(
                 *drafts, stage.post(free), return_exceptions=True
             )
-    assert isinstance(stored, Prepared)
+    assert isinstance(stored, Receipt)
     assert {getattr(error, "code", None) for error in refused} == {"unavailable"}
 
 
@@ -228,7 +230,7 @@ async def test_a_zone_that_is_not_known_here_stops_nobody(stage: Stage) -> None:
 async def test_the_decision_is_recorded_with_what_it_saw(stage: Stage) -> None:
     stored = await stage.post(await stage.user(email=None))
     (row,) = await stage.rows(
-        "SELECT * FROM notification_decisions WHERE notification_id = :id", id=stored.draft.id
+        "SELECT * FROM notification_decisions WHERE notification_id = :id", id=stored.id
     )
     assert row.stage == "create"
     assert row.inputs["recipient"]["has_address"] is False
@@ -252,7 +254,7 @@ async def test_a_due_email_is_sent_once_with_its_id_as_key(stage: Stage) -> None
     assert mail["idempotency_key"] == str(email.id)
     assert mail["subject"] == "A title"
     assert "<em>body</em>" in mail["html"]
-    assert mail["tags"] == [{"name": "notification_id", "value": str(stored.draft.id)}]
+    assert mail["tags"] == [{"name": "notification_id", "value": str(stored.id)}]
     assert await stage.events(stored) == [("sent", "sent_now")]
 
 
@@ -262,13 +264,14 @@ async def test_a_scheduled_notification_appears_at_its_time(stage: Stage) -> Non
     stored = await stage.post(
         user, Request(NotificationType.TASK, Priority.HIGH, send_email=True, send_at=later)
     )
-    assert stored.position is None
+    (held,) = await stage.rows("SELECT position FROM notifications WHERE id = :id", id=stored.id)
+    assert held.position is None
     assert await stage.worker.deliverer.deliver() == 0
     await stage.post(user)
     stage.clock.advance(hours=1)
     assert await stage.worker.deliverer.deliver() == 3
     (shown,) = await stage.rows(
-        "SELECT position, seq FROM notifications WHERE id = :id", id=stored.draft.id
+        "SELECT position, seq FROM notifications WHERE id = :id", id=stored.id
     )
     assert (shown.position, shown.seq) == (2, 2)
     assert (await stage.delivery(stored, Channel.IN_APP)).status == "sent"

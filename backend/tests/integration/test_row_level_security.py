@@ -21,6 +21,7 @@ SERVICE_ONLY = {
     "notification_batch_recipients",
     "notification_templates",
     "notification_analytics",
+    "idempotency_keys",
 }
 OWNED = [table for table in TABLES if table not in SERVICE_ONLY]
 USER_ROLES = ["anon", "authenticated", "notify_user"]
@@ -66,6 +67,8 @@ def seed_statements(user: UUID) -> list[str]:
         f" VALUES ('{user}', 'daily', now())",
         "INSERT INTO notification_analytics (notification_id, notification_type, channel, event,"
         f" user_id) VALUES ('{notification}', 'task', 'push', 'sent', '{user}')",
+        "INSERT INTO idempotency_keys (service, key, fingerprint, owner_id)"
+        f" VALUES ('s', '{user}', '', '{notification}')",
     ]
 
 

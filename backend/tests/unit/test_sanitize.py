@@ -43,7 +43,7 @@ def test_no_title_holds_a_tag(text: str) -> None:
         ("a <b>raw</b> word", "<p>a <b>raw</b> word</p>"),
         ("1 < 2 & 3", "<p>1 &lt; 2 &amp; 3</p>"),
         ("`<script>`", "<p><code>&lt;script&gt;</code></p>"),
-        ("~~gone~~", "<p><s>gone</s></p>"),
+        ("~~gone~~", "<p><del>gone</del></p>"),
         (
             "[ok](https://example.com/a?b=c)",
             '<p><a href="https://example.com/a?b=c" rel="noopener noreferrer nofollow">ok</a></p>',

@@ -2,9 +2,10 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from app.api.dependencies import Context, InternalCaller
+from app.api.idempotency import IdempotencyKeyHeader, tell_if_repeated
 from app.api.json_body import JsonRoute
 from app.schemas.notification import CreateNotification, SendAccepted
 from app.schemas.user import StoredUser, UpsertUser
@@ -14,13 +15,17 @@ router = APIRouter(prefix="/internal", tags=["internal"], route_class=JsonRoute)
 
 @router.post("/notifications/send", status_code=202)
 async def send_notification(
-    wanted: CreateNotification, caller: InternalCaller, context: Context
+    wanted: CreateNotification,
+    caller: InternalCaller,
+    context: Context,
+    key: IdempotencyKeyHeader,
+    response: Response,
 ) -> SendAccepted:
     """Store a notification for one user; it is delivered from then on, whatever fails."""
-    prepared = await context.notifications.create(caller.name, wanted)
+    receipt = await context.notifications.create(caller.name, wanted, key)
+    tell_if_repeated(response, receipt)
     return SendAccepted(
-        notification_id=prepared.draft.id,
-        status="scheduled" if prepared.is_scheduled else "queued",
+        notification_id=receipt.id, status="scheduled" if receipt.is_scheduled else "queued"
     )
 
 

@@ -2,11 +2,12 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from app.api.dependencies import CallingService, Context, ServiceOrOperator
+from app.api.idempotency import IdempotencyKeyHeader, tell_if_repeated
 from app.api.json_body import JsonRoute
-from app.pipeline.enqueue import Prepared
+from app.pipeline.receipt import Receipt
 from app.schemas.notification import (
     BatchAccepted,
     BatchStatus,
@@ -20,19 +21,25 @@ router = APIRouter(prefix="/notifications", tags=["create"], route_class=JsonRou
 
 @router.post("", status_code=202)
 async def create_notification(
-    wanted: CreateNotification, caller: CallingService, context: Context
+    wanted: CreateNotification,
+    caller: CallingService,
+    context: Context,
+    key: IdempotencyKeyHeader,
+    response: Response,
 ) -> NotificationAccepted:
     """Store a notification for one user; it is delivered from then on, whatever fails."""
-    return accepted(await context.notifications.create(caller.name, wanted))
+    receipt = await context.notifications.create(caller.name, wanted, key)
+    tell_if_repeated(response, receipt)
+    return accepted(receipt)
 
 
-def accepted(prepared: Prepared) -> NotificationAccepted:
+def accepted(receipt: Receipt) -> NotificationAccepted:
     """The answer to a create call."""
     return NotificationAccepted(
-        id=prepared.draft.id,
-        status="scheduled" if prepared.is_scheduled else "queued",
-        channels=prepared.channels,
-        created_at=prepared.draft.created_at,
+        id=receipt.id,
+        status="scheduled" if receipt.is_scheduled else "queued",
+        channels=list(receipt.channels),
+        created_at=receipt.created_at,
     )
 
 
