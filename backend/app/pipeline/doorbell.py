@@ -25,6 +25,7 @@ GROUP = "workers"
 DELIVER_TASK = "deliver"
 EXPAND_TASK = "expand"
 SWEEP_TASK = "sweep"
+TIDY_TASK = "tidy"
 IDS_PER_RING = 100  # as many as a worker claims at once
 READ_BLOCK_MS = 2_000
 READ_COUNT = 16

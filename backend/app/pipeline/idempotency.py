@@ -58,6 +58,7 @@ FORGET = """
         WHERE created_at < $1::timestamptz - $2::interval
         LIMIT $3 FOR UPDATE SKIP LOCKED
     )
+    RETURNING owner_id
 """
 
 Answer = dict[str, Any]
@@ -152,6 +153,6 @@ async def release(driver: Driver, attempts: Sequence[Attempt]) -> None:
         )
 
 
-async def forget_expired(driver: Driver, now: datetime) -> None:
-    """Delete keys whose day is over, a bounded number at once."""
-    await driver.execute(FORGET, now, LIFETIME, EXPIRED_AT_ONCE)
+async def forget_expired(driver: Driver, now: datetime) -> int:
+    """Delete keys whose day is over, a bounded number at once; returns how many."""
+    return len(await driver.fetch(FORGET, now, LIFETIME, EXPIRED_AT_ONCE))

@@ -26,11 +26,13 @@ from app.pipeline.doorbell import (
     DELIVER_TASK,
     EXPAND_TASK,
     SWEEP_TASK,
+    TIDY_TASK,
     StreamBroker,
     StreamDoorbell,
 )
 from app.pipeline.expand import Expander
 from app.pipeline.sweep import Sweeper
+from app.pipeline.tidy import Tidier
 from app.pipeline.track import Recorder
 from app.policy.retry import RetryPolicy
 from app.realtime.backplane import Backplane
@@ -50,6 +52,7 @@ class Worker:
     deliverer: Deliverer
     expander: Expander
     sweeper: Sweeper
+    tidier: Tidier
     broker: StreamBroker
 
 
@@ -89,7 +92,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             deliverer = Deliverer(settings, database, channels, recorder, clock)
             expander = Expander(database, announcer, defaults, clock)
             sweeper = Sweeper(deliverer, expander, clock, interval=settings.sweep_interval_seconds)
-            yield Worker(deliverer, expander, sweeper, broker)
+            yield Worker(deliverer, expander, sweeper, Tidier(database, clock), broker)
     finally:
         await broker.shutdown()
         await redis.aclose()
@@ -115,6 +118,11 @@ def register_tasks(worker: Worker) -> None:
     async def sweep() -> None:
         with contextlib.suppress(Unavailable):
             await worker.deliverer.deliver()
+
+    @broker.task(TIDY_TASK)
+    async def tidy() -> None:
+        with contextlib.suppress(Unavailable):
+            await worker.tidier.tidy()
 
 
 @asynccontextmanager

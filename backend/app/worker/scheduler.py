@@ -13,28 +13,24 @@ from taskiq.api import run_scheduler_task
 from taskiq.scheduler.scheduled_task import ScheduledTask
 
 from app.config import Settings
-from app.pipeline.doorbell import SWEEP_TASK, StreamBroker
+from app.pipeline.doorbell import SWEEP_TASK, TIDY_TASK, StreamBroker
 from app.realtime.connection import redis_url
 
 log = structlog.get_logger()
 
-EVERY_MINUTE = "* * * * *"
+TIMES = {SWEEP_TASK: "* * * * *", TIDY_TASK: "17 * * * *"}
 
 
 class Rings(ScheduleSource):
     """The fixed times at which workers are woken."""
 
     async def get_schedules(self) -> list[ScheduledTask]:
-        """One sweep a minute."""
+        """One sweep a minute, one tidying-up an hour."""
         return [
             ScheduledTask(
-                task_name=SWEEP_TASK,
-                labels={},
-                args=[],
-                kwargs={},
-                cron=EVERY_MINUTE,
-                schedule_id=SWEEP_TASK,
+                task_name=name, labels={}, args=[], kwargs={}, cron=cron, schedule_id=name
             )
+            for name, cron in TIMES.items()
         ]
 
 
