@@ -9,6 +9,7 @@ from itertools import count, islice
 from uuid import UUID
 
 from bench.load import HttpClient, Trial, closed_loop, open_loop, request_bytes, send_all
+from bench.peers import BARE, INSERT, running_peers
 from bench.report import Result, Row, at_least, at_most, latency_rows
 from bench.stack import Stack
 from bench.usage import start_counting
@@ -17,6 +18,7 @@ PATH = "/api/v1/notifications"
 RATES = (200, 500)
 SECONDS = 10
 FULL_SPEED_SECONDS = 8
+PEER_SECONDS = 5
 CONNECTIONS = 64
 FULL_SPEED_CONNECTIONS = 128
 USERS = 2_000
@@ -27,13 +29,15 @@ REQUIRED_P95 = at_most(100)
 AIMS = {500: at_most(10)}
 
 
-def create_requests(stack: Stack, users: Sequence[UUID], **fields: object) -> Iterator[bytes]:
+def create_requests(
+    stack: Stack, users: Sequence[UUID], path: str = PATH, **fields: object
+) -> Iterator[bytes]:
     """Create calls without end, each with a text of its own, to one user after the other."""
     headers = stack.service_headers
     for number in count():
         yield request_bytes(
             "POST",
-            PATH,
+            path,
             headers,
             {
                 "user_id": users[number % len(users)],
@@ -50,7 +54,8 @@ def create_requests(stack: Stack, users: Sequence[UUID], **fields: object) -> It
 async def measure(stack: Stack) -> Result:
     """Open loops at each rate, then a closed loop at full speed; every 202 is looked up."""
     result = Result("create")
-    requests = create_requests(stack, await stack.users(USERS))
+    users = await stack.users(USERS)
+    requests = create_requests(stack, users)
     trials: list[Trial] = []
     async with HttpClient(stack.settings.api_port, connections=CONNECTIONS) as client:
         await send_all(client, list(islice(requests, WARM_UP)), hoped_for=202)
@@ -73,6 +78,7 @@ async def measure(stack: Stack) -> Result:
         result.notes.append(f"full speed: {usage}")
         trials.append(trial)
     per_second = len(trial.latencies) / trial.seconds
+    bare, insert = await peers(stack, users)
     result.rows += [
         *usage.rows(len(trial.accepted), "api", "postgres"),
         Row(
@@ -81,6 +87,9 @@ async def measure(stack: Stack) -> Result:
             "/s",
             aim=at_least(3_000),
         ),
+        Row("the bare framework, which stores nothing", bare, "/s"),
+        Row("one INSERT per request, of the notification alone", insert, "/s"),
+        Row("durable 202s against one INSERT per request", per_second / insert, "×"),
         Row(
             f"if kept up for a minute (measured for {FULL_SPEED_SECONDS} s)",
             60 * per_second,
@@ -90,6 +99,18 @@ async def measure(stack: Stack) -> Result:
     ]
     result.failures = await broken_promises(stack, trials)
     return result
+
+
+async def peers(stack: Stack, users: Sequence[UUID]) -> tuple[float, float]:
+    """Calls a second of the bare framework, and with one INSERT each, on the same machine."""
+    rates: list[float] = []
+    with running_peers(stack) as port:
+        for path in (BARE, INSERT):
+            async with HttpClient(port, connections=FULL_SPEED_CONNECTIONS) as client:
+                requests = create_requests(stack, users, path)
+                trial = await closed_loop(client, requests, seconds=PEER_SECONDS, hoped_for=202)
+            rates.append(len(trial.latencies) / trial.seconds)
+    return rates[0], rates[1]
 
 
 def lateness(trial: Trial) -> str:

@@ -162,7 +162,7 @@ def running_stack() -> Generator[Stack]:
     _forget_configuration()
     with tempfile.TemporaryDirectory(prefix="notify-bench-") as name:
         directory = Path(name)
-        ports = dict(zip(("API_PORT", "WS_PORT", "SANDBOX_PORT"), _free_ports(3), strict=True))
+        ports = dict(zip(("API_PORT", "WS_PORT", "SANDBOX_PORT"), free_ports(3), strict=True))
         variables = {
             **{variable: str(port) for variable, port in ports.items()},
             "DATA_DIR": str(directory / "data"),
@@ -224,7 +224,21 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _free_ports(count: int) -> list[int]:
+def wait_answers(port: int, path: str, process: Popen[bytes]) -> None:
+    """Wait until a server that was just started answers.
+
+    Raises:
+        StackFailed: it ended, or takes too long.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(port, path):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise StackFailed(f"nothing answers on port {port}")
+        time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
     ports: list[int] = []
     for port in random.sample(PORTS, 200):
         with socket.socket() as probe:

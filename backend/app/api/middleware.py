@@ -4,7 +4,7 @@ import re
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.status import HTTP_413_CONTENT_TOO_LARGE
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +27,15 @@ DOCS_POLICY = (
     "img-src 'self' data: https://fastapi.tiangolo.com; frame-ancestors 'none'"
 )
 
+CORRELATION_NAME = CORRELATION_HEADER.lower().encode()
+SAFETY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+HEADERS = (*SAFETY_HEADERS, (b"content-security-policy", PAGE_POLICY.encode()))
+DOCS_HEADERS = (*SAFETY_HEADERS, (b"content-security-policy", DOCS_POLICY.encode()))
+API_HEADERS = (*HEADERS, (b"cache-control", b"no-store"))
+
 
 class RequestContext:
     """Takes or makes the correlation id, binds it to the logs and answers with it."""
@@ -42,21 +51,27 @@ class RequestContext:
         given = Headers(scope=scope).get(CORRELATION_HEADER, "")
         correlation_id = given if ACCEPTABLE_ID.fullmatch(given) else uuid4().hex
         scope["correlation_id"] = correlation_id
-        policy = DOCS_POLICY if scope["path"] == "/docs" else PAGE_POLICY
+        added = _headers_of(scope["path"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers[CORRELATION_HEADER] = correlation_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                headers.setdefault("Content-Security-Policy", policy)
-                if scope["path"].startswith("/api/"):
-                    headers.setdefault("Cache-Control", "no-store")
+                own: list[tuple[bytes, bytes]] = message.get("headers", [])
+                named = {name for name, _ in own}
+                message["headers"] = [
+                    (CORRELATION_NAME, correlation_id.encode()),
+                    *(header for header in added if header[0] not in named),
+                    *(header for header in own if header[0] != CORRELATION_NAME),
+                ]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):
             await self._app(scope, receive, send_with_headers)
+
+
+def _headers_of(path: str) -> tuple[tuple[bytes, bytes], ...]:
+    if path.startswith("/api/"):
+        return API_HEADERS
+    return DOCS_HEADERS if path == "/docs" else HEADERS
 
 
 class BodyLimit:
