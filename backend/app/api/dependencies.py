@@ -186,5 +186,5 @@ def _valid_name(request: Request, name: str) -> str:
 
 
 def _refused(request: Request, error: NotAuthenticated | Forbidden) -> NotifyError:
-    log.warning("access_refused", path=request.url.path, code=error.code)
+    log.warning("access_refused", path=request.url.path, code=error.code, reason=error.message)
     return error

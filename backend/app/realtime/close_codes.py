@@ -11,7 +11,7 @@ class CloseCode(IntEnum):
     """Why the server closed a socket."""
 
     TRY_AGAIN_LATER = 1013
-    """The inbox cannot be read at the moment; come back."""
+    """The inbox, or the keys of tokens, cannot be read at the moment; come back."""
 
     SHUTTING_DOWN = 3001
     """This process ends; come back, another one answers."""

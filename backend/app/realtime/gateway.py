@@ -206,7 +206,8 @@ class Gateway:
         token = message.get("token")
         try:
             claims = await self._tokens.verify(token if isinstance(token, str) else "")
-        except ExpiredToken:
+        except ExpiredToken as error:
+            log_refusal(ErrorCode.TOKEN_EXPIRED, str(error))
             expire(session)
             return
         except InvalidToken:
@@ -353,9 +354,14 @@ def invalid(message: str) -> bytes:
 
 def refuse(session: Session, message: str) -> None:
     """Close a socket whose credentials are no good."""
-    log.warning("access_refused", path="websocket", reason=message)
+    log_refusal(ErrorCode.AUTH_FAILED, message)
     told = frames.error(ErrorCode.AUTH_FAILED, message)
     session.close(CloseCode.NOT_AUTHENTICATED, told)
+
+
+def log_refusal(code: ErrorCode, reason: str) -> None:
+    """Note that somebody was not let in (SEC-004)."""
+    log.warning("access_refused", path="websocket", code=code, reason=reason)
 
 
 def expire(session: Session) -> None:
