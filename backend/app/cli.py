@@ -139,8 +139,6 @@ def token(
     if sum((user_id is not None, service is not None, admin)) != 1:
         raise click.UsageError("Give one of --user, --service and --admin.")
     with configured() as settings:
-        if user_id is not None:
-            _store_user(user_id, {"email": email, "timezone": timezone, "locale": locale})
         subject, role = str(user_id), "authenticated"
         if service is not None:
             subject, role = service, "service"
@@ -149,6 +147,8 @@ def token(
         text = issue_token(
             settings, subject=subject, role=role, expires_at=datetime.now(UTC) + TOKEN_LIFETIME
         )
+        if user_id is not None:
+            _store_user(user_id, {"email": email, "timezone": timezone, "locale": locale})
         if not headers:
             click.echo(text)
             return

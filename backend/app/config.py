@@ -120,7 +120,9 @@ class Settings(BaseSettings):
         None, description="HS256 secret of access tokens, at least 32 bytes."
     )
     jwt_jwks_url: str | None = Field(
-        None, description="JWKS address for ES256 and RS256 tokens, instead of `JWT_SECRET`."
+        None,
+        description="Address of the identity provider's JWKS for ES256, RS256 and EdDSA tokens, "
+        "instead of `JWT_SECRET` or beside it; https in production.",
     )
     jwt_audience: str | None = Field(None, description="Required `aud` of tokens, once set.")
     jwt_issuer: str | None = Field(None, description="Required `iss` of tokens, once set.")
@@ -243,7 +245,15 @@ class Settings(BaseSettings):
             raise ValueError("must be an IANA timezone such as Europe/Berlin")
         return value
 
-    @field_validator("public_url", "jwt_jwks_url", "fcm_api_url", "resend_api_url")
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _jwks_url(cls, value: str | None) -> str | None:
+        # A slash at its end belongs to it: redirects are not followed.
+        if value is not None:
+            cls._http_url(value)
+        return value
+
+    @field_validator("public_url", "fcm_api_url", "resend_api_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value and not value.startswith(("https://", "http://")):
@@ -310,8 +320,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        if self.jwt_secret and self.jwt_jwks_url:
-            raise ValueError("JWT_SECRET and JWT_JWKS_URL: set one of them, not both")
+        if not self.is_development and (self.jwt_jwks_url or "").startswith("http://"):
+            raise ValueError("JWT_JWKS_URL: production takes keys over https only")
         if self.delivery_lease_seconds <= self.provider_timeout_seconds:
             raise ValueError("DELIVERY_LEASE_SECONDS must exceed PROVIDER_TIMEOUT_SECONDS")
         if bool(self.vapid_public_key) != bool(self.vapid_private_key):

@@ -71,6 +71,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             GroupCommit(database, announcer, Defaults.from_settings(settings))
         )
         tokens = TokenVerifier(settings)
+        await stack.enter_async_context(tokens.running())
         inbox = InboxService(database, settings)
         gateway = Gateway(settings, tokens, inbox)
         await stack.enter_async_context(gateway.running(backplane))

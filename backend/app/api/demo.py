@@ -74,7 +74,13 @@ async def demo_users() -> DemoUserList:
 
 @router.post("/token")
 async def demo_token(wanted: DemoSignIn, context: Context) -> DemoToken:
-    """Sign in as a demo user."""
+    """Sign in as a demo user.
+
+    Raises:
+        NotFound: there is no such user, or nothing to sign tokens with.
+    """
+    if context.settings.jwt_secret is None:
+        raise NotFound("The demo sign-in needs JWT_SECRET; JWT_JWKS_URL has a sign-in of its own.")
     if all(user.id != wanted.user_id for user in DEMO_USERS):
         raise NotFound
     expires_at = datetime.now(UTC) + TOKEN_LIFETIME

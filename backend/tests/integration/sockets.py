@@ -161,13 +161,14 @@ async def running_gateway(
     """
     settings = settings.model_copy(update=overrides)
     inbox = InboxService(database, settings)
-    gateway = Gateway(settings, TokenVerifier(settings), inbox, timing=timing, commands=commands)
+    tokens = TokenVerifier(settings)
+    gateway = Gateway(settings, tokens, inbox, timing=timing, commands=commands)
     backplane = Backplane(redis, keepalive=1, longest_pause=0.1)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.gateway = gateway
-        async with gateway.running(backplane):
+        async with tokens.running(), gateway.running(backplane):
             yield
 
     app = FastAPI(lifespan=lifespan)

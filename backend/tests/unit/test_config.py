@@ -74,6 +74,7 @@ def test_defaults_are_the_requirements_own() -> None:
         ("SMTP_URL", "mail.example.com"),
         ("RESEND_API_URL", "api.resend.com"),
         ("VAPID_SUBJECT", "admin@example.com"),
+        ("JWT_JWKS_URL", "issuer.example/jwks"),
         ("JWT_SECRET", "short"),
         ("INTERNAL_SERVICE_KEY", "short"),
         ("INTERNAL_SERVICE_KEY", "a" * 20 + "," + "b" * 20 + "," + "c" * 20),
@@ -96,7 +97,6 @@ def test_an_invalid_value_stops_the_start_and_is_named_without_being_shown(
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"JWT_SECRET": "s" * 32, "JWT_JWKS_URL": "https://example.com/jwks"}, "JWT_JWKS_URL"),
         ({"DELIVERY_LEASE_SECONDS": "5"}, "PROVIDER_TIMEOUT_SECONDS"),
         ({"VAPID_PUBLIC_KEY": "x"}, "VAPID_PRIVATE_KEY"),
     ],
@@ -140,8 +140,22 @@ def test_production_takes_a_key_set_for_its_tokens_secret(monkeypatch: pytest.Mo
     monkeypatch.setenv("APP_ENV", "production")
     for name in map(str.upper, PRODUCTION_SECRETS):
         monkeypatch.setenv(name, SECRETS[name])
-    monkeypatch.setenv("JWT_JWKS_URL", "https://issuer.example/jwks")
+    monkeypatch.setenv("JWT_JWKS_URL", "https://issuer.example/jwks/")
+    settings = load_settings(_env_file=None)
+    assert settings.jwt_secret is None
+    # The slash is part of the address, and redirects are not followed.
+    assert settings.jwt_jwks_url == "https://issuer.example/jwks/"
+    monkeypatch.setenv("JWT_SECRET", SECRETS["JWT_SECRET"])
+    assert load_settings(_env_file=None).jwt_secret is not None
+
+
+def test_production_takes_keys_over_https_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_JWKS_URL", "http://issuer.example/jwks")
+    # Development does without, and generates no secret that nobody asked for.
     assert load_settings(_env_file=None).jwt_secret is None
+    monkeypatch.setenv("APP_ENV", "production")
+    with pytest.raises(ConfigurationError, match=r"JWT_JWKS_URL: .*https"):
+        load_settings(_env_file=None)
 
 
 def test_production_generates_nothing_and_never_uses_the_sandbox(
