@@ -15,6 +15,12 @@ from app.db.database import asyncpg_url
 
 ALEMBIC_INI = Path(__file__).parents[2] / "alembic.ini"
 MIGRATION_LOCK = 0x6E6F74696679  # "notify": one program migrates at a time
+# Ends with its transaction, since behind a transaction pooler no session is anybody's own; between
+# the statements of others it does nothing, for as long as they take.
+TAKE_LOCK = text(f"""
+    SELECT set_config('idle_in_transaction_session_timeout', '0', true),
+           pg_advisory_xact_lock({MIGRATION_LOCK})
+""")
 ROLES = "authenticated, service_role, notify_user"
 
 
@@ -39,12 +45,16 @@ async def _migrate(url: str, login: str | None, revision: str) -> None:
     engine = create_async_engine(
         asyncpg_url(url),
         poolclass=NullPool,
-        connect_args={"statement_cache_size": 0},
+        # Nothing is prepared by name: the next transaction may be another session's.
+        connect_args={
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": lambda: "",
+        },
     )
     try:
-        async with engine.connect() as connection:
-            await connection.execute(text(f"SELECT pg_advisory_lock({MIGRATION_LOCK})"))
-            await connection.commit()
+        async with engine.begin() as guard, engine.connect() as connection:
+            await guard.execute(TAKE_LOCK)
             await connection.run_sync(_run_alembic, revision)
             await connection.run_sync(_grant_roles, login, revision)
             await connection.commit()
