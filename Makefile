@@ -40,6 +40,7 @@ run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded
 test: test-backend test-frontend test-e2e ## install what the tests need and run all of them
 
 test-backend: .venv/.dev
+	scripts/install-pgbouncer
 	cd backend && ../$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
 
 test-frontend: frontend/node_modules/.installed
