@@ -72,6 +72,8 @@ class KeySet:
     @asynccontextmanager
     async def kept_fresh(self) -> AsyncGenerator[None]:
         """Fetch the keys now and ever again, as long as the context lasts."""
+        # Under way before anybody asks, who would start the pause between two fetches.
+        self._fetching = asyncio.create_task(self._fetch())
         refresher = asyncio.create_task(self._refresh_forever())
         try:
             yield
