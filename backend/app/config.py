@@ -219,7 +219,11 @@ class Settings(BaseSettings):
     delivery_max_expired_leases: Positive = Field(
         5, description="Leases that may expire before a delivery counts as poison."
     )
-    delivery_batch_size: Positive = Field(100, description="Deliveries claimed at once.")
+    delivery_slots: Positive = Field(
+        200,
+        description="Deliveries of one channel that a worker sends at once; a fifth of them is kept"
+        " for critical ones.",
+    )
     provider_timeout_seconds: PositiveSeconds = Field(
         10, description="Seconds one provider request may take."
     )

@@ -20,6 +20,7 @@ class Claim:
         lease_token: proves the ownership when the outcome is recorded.
         attempts: attempts made, this one included.
         expired_leases: how often a worker took it and never came back.
+        cancelled_at: when the notification was cancelled, None while it is not.
         email: the user's address, None when there is none.
     """
 
@@ -38,6 +39,7 @@ class Claim:
     data: dict[str, JsonValue]
     created_at: datetime
     expires_at: datetime | None
+    cancelled_at: datetime | None
     email: str | None
     full_name: str | None
 
@@ -83,7 +85,19 @@ class Skipped:
     reason: Reason
 
 
-Outcome = Sent | Retry | Failed | Skipped
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """It was withdrawn before it went out."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The channel recorded the outcome itself, in the transaction that did the work."""
+
+
+Outcome = Sent | Retry | Failed | Skipped | Cancelled | Recorded
 Report = Callable[[Claim, Outcome], None]
 
 

@@ -3,23 +3,30 @@
 Notifications that need no holding are visible with the commit that creates them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.channels.base import Claim, Report, Sent
+from app.channels.base import Claim, Outcome, Recorded, Report, Sent
 from app.db.database import Database, driver_of
 from app.policy.kinds import Channel
 from app.realtime.backplane import Change
 from app.realtime.frames import InboxItem, visible_change
 from app.realtime.inboxes import lock_inboxes, open_inboxes, save_inboxes
 
-# Under the inboxes' locks nobody else gives positions; a row that has one was shown already.
+Record = Callable[[AsyncConnection, Sequence[tuple[Claim, Outcome]]], Awaitable[None]]
+
+# The lease's token fences: what another worker has taken over meanwhile is that worker's to show.
 STILL_HIDDEN = text("""
-    SELECT id FROM notifications
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND position IS NULL AND deleted_at IS NULL
+    SELECT n.id
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS held (id, token)
+    JOIN notification_deliveries d
+        ON d.id = held.id AND d.lease_token = held.token AND d.status = 'pending'
+    JOIN notifications n ON n.id = d.notification_id
+    WHERE n.position IS NULL AND n.deleted_at IS NULL
+    FOR UPDATE OF d
 """)
 
 SHOW = text("""
@@ -34,21 +41,32 @@ class InAppChannel:
 
     Args:
         publish: takes the changes once they are committed; never waits or raises.
+        record: writes outcomes in the transaction it is given.
     """
 
     channel: ClassVar[Channel] = Channel.IN_APP
 
-    def __init__(self, database: Database, publish: Callable[[tuple[Change, ...]], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        publish: Callable[[tuple[Change, ...]], None],
+        record: Record,
+    ) -> None:
         self._database = database
         self._publish = publish
+        self._record = record
 
     async def send(self, claims: Sequence[Claim], report: Report) -> None:
-        """Make all the claims visible in one transaction, in the order they were created."""
+        """Make all the claims visible, in the order they were created.
+
+        Positions and outcomes are one transaction: a worker that dies leaves both or neither.
+        """
         async with self._database.as_service() as connection:
             changes = await _show(connection, sorted(claims, key=lambda claim: claim.created_at))
+            await self._record(connection, [(claim, Sent()) for claim in claims])
         self._publish(changes)
         for claim in claims:
-            report(claim, Sent())
+            report(claim, Recorded())
 
 
 async def _show(connection: AsyncConnection, claims: Sequence[Claim]) -> tuple[Change, ...]:
@@ -56,8 +74,11 @@ async def _show(connection: AsyncConnection, claims: Sequence[Claim]) -> tuple[C
     driver = await driver_of(connection)
     await open_inboxes(driver, users)
     inboxes = await lock_inboxes(driver, users)
-    ids = [claim.notification_id for claim in claims]
-    hidden = set((await connection.execute(STILL_HIDDEN, {"ids": ids})).scalars())
+    held = {
+        "ids": [claim.id for claim in claims],
+        "tokens": [claim.lease_token for claim in claims],
+    }
+    hidden = set((await connection.execute(STILL_HIDDEN, held)).scalars())
     changes: list[Change] = []
     shown = [claim for claim in claims if claim.notification_id in hidden]
     positions: list[int] = []

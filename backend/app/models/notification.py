@@ -112,6 +112,7 @@ class Notification(Base):
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
 
 
 class Delivery(Base):
@@ -129,6 +130,7 @@ class Delivery(Base):
         Index("idx_notification_deliveries_notification_id", "notification_id"),
         Index(
             "idx_notification_deliveries_due",
+            "channel",
             "urgency",
             "next_attempt_at",
             postgresql_where=text("status = 'pending' AND digest_slot IS NULL"),
@@ -147,6 +149,7 @@ class Delivery(Base):
         Index(
             "idx_notification_deliveries_dead",
             text("failed_at DESC"),
+            text("id DESC"),
             postgresql_where=text("status = 'failed'"),
         ),
     )

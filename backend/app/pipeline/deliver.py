@@ -2,7 +2,8 @@
 
 PostgreSQL is asked, never Redis: a doorbell only says where to look first. A claim is a lease;
 when its worker dies, the row is due again at the lease's end, and the next claim counts one
-expired lease more. Only the holder of the lease's token may record an outcome.
+expired lease more instead of an attempt. Only the holder of the lease's token may record an
+outcome. Each channel is claimed for its own free slots (`app.pipeline.lanes`).
 """
 
 import asyncio
@@ -10,60 +11,93 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import structlog
 from sqlalchemy import RowMapping, text
 
-from app.channels.base import ChannelSender, Claim, Failed, Outcome, Retry, Skipped
+from app.channels.base import (
+    Cancelled,
+    ChannelSender,
+    Claim,
+    Failed,
+    Outcome,
+    Recorded,
+    Retry,
+    Skipped,
+)
 from app.config import Settings
 from app.db.database import Database
+from app.errors import Unavailable
+from app.pipeline.lanes import Lanes
 from app.pipeline.track import Recorder
-from app.policy.kinds import Channel, Reason
+from app.policy.kinds import PRIORITY_RANKS, Channel, Reason
 
 log = structlog.get_logger()
 
 Clock = Callable[[], datetime]
+URGENCIES = sorted(PRIORITY_RANKS.values())  # critical first
 
-# Each urgency is read on its own, so that the index serves both the order and the due time.
-CLAIM = """
+# Each channel and urgency is read on its own, so that the index serves both the order and the due
+# time, however many rows of others are due, or wait for a later time.
+CLAIM = text("""
     WITH due AS (
-        SELECT d.id FROM generate_series(0, 3) AS u (urgency)
+        SELECT d.id
+        FROM unnest(
+            CAST(:channels AS text[]), CAST(:free AS int[]), CAST(:ordinary AS int[])
+        ) AS lane (channel, free, ordinary)
         CROSS JOIN LATERAL (
-            SELECT id FROM notification_deliveries
-            WHERE status = 'pending' AND digest_slot IS NULL AND urgency = u.urgency
-              AND next_attempt_at <= CAST(:now AS timestamptz) {only}
-            ORDER BY next_attempt_at LIMIT :limit
-            FOR UPDATE SKIP LOCKED
+            SELECT r.id
+            FROM (VALUES (0, 0, lane.free), (1, 3, lane.ordinary)) AS part (first, last, room)
+            CROSS JOIN LATERAL (
+                SELECT q.id FROM generate_series(part.first, part.last) AS u (urgency)
+                CROSS JOIN LATERAL (
+                    SELECT id FROM notification_deliveries
+                    WHERE status = 'pending' AND digest_slot IS NULL
+                      AND channel = lane.channel AND urgency = u.urgency
+                      AND next_attempt_at <= CAST(:now AS timestamptz)
+                    ORDER BY next_attempt_at LIMIT part.room
+                    FOR UPDATE SKIP LOCKED
+                ) q
+                LIMIT part.room
+            ) r
+            LIMIT lane.free
         ) d
-        LIMIT :limit
     ), claimed AS (
         UPDATE notification_deliveries d
-        SET attempts = attempts + 1,
+        SET attempts = attempts + (lease_token IS NULL)::int,
             expired_leases = expired_leases + (lease_token IS NOT NULL)::int,
             lease_token = CAST(:token AS uuid),
             next_attempt_at = CAST(:lease_until AS timestamptz)
-        FROM due WHERE d.id = due.id
+        WHERE d.id = ANY(ARRAY(SELECT id FROM due))
         RETURNING d.*
     )
     SELECT c.id, c.lease_token, c.notification_id, c.user_id, c.channel, c.attempts,
            c.expired_leases, n.type, n.priority, n.title, n.body, n.body_html, n.data,
-           n.created_at, n.expires_at, r.email, r.full_name
+           n.created_at, n.expires_at, n.cancelled_at, r.email, r.full_name
     FROM claimed c
     JOIN notifications n ON n.id = c.notification_id
     LEFT JOIN notification_recipients r ON r.user_id = c.user_id
     ORDER BY c.urgency, n.created_at
-"""
-CLAIM_ANY = text(CLAIM.format(only=""))
-CLAIM_THESE = text(CLAIM.format(only="AND id = ANY(CAST(:ids AS uuid[]))"))
+""")
 
 NEXT_DUE = text("""
-    SELECT min(due) FROM generate_series(0, 3) AS u (urgency)
+    SELECT min(due)
+    FROM unnest(CAST(:channels AS text[]), CAST(:urgencies AS int[])) AS lane (channel, urgency)
     CROSS JOIN LATERAL (
         SELECT next_attempt_at AS due FROM notification_deliveries
-        WHERE status = 'pending' AND digest_slot IS NULL AND urgency = u.urgency
+        WHERE status = 'pending' AND digest_slot IS NULL
+          AND channel = lane.channel AND urgency = lane.urgency
         ORDER BY next_attempt_at LIMIT 1
     ) d
+""")
+
+# What had no outcome was no attempt, and its lease did not expire.
+GIVE_BACK = text("""
+    UPDATE notification_deliveries d
+    SET attempts = attempts - 1, lease_token = NULL, next_attempt_at = CAST(:now AS timestamptz)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS held (id, token)
+    WHERE d.id = held.id AND d.lease_token = held.token AND d.status = 'pending'
 """)
 
 
@@ -94,76 +128,122 @@ class Deliverer:
         self._recorder = recorder
         self._clock = clock
         self._lease = timedelta(seconds=settings.delivery_lease_seconds)
-        self._limit = settings.delivery_batch_size
         self._max_expired_leases = settings.delivery_max_expired_leases
+        self._claiming = asyncio.Lock()
+        self.lanes = Lanes(settings.delivery_slots)
 
-    async def deliver(self, delivery_ids: Sequence[UUID] | None = None) -> int:
-        """Claim one batch, send it and record the outcomes; returns how many were claimed."""
-        claims = await self.claim(delivery_ids)
+    async def deliver(self) -> int:
+        """Claim once, send it and record the outcomes; returns how many were claimed."""
+        claims = await self.claim()
         await self.dispatch(claims)
         return len(claims)
 
     async def dispatch(self, claims: Sequence[Claim]) -> None:
-        """Send claims through their channels and wait until their outcomes are recorded."""
+        """Send claims through their channels and wait until their outcomes are recorded.
+
+        When it is cancelled, what has no outcome yet is due again at once, for any worker.
+        """
         by_channel: dict[Channel, list[Claim]] = defaultdict(list)
         for claim in claims:
             verdict = self._verdict(claim)
             if verdict is None:
                 by_channel[claim.channel].append(claim)
             else:
-                self._recorder.report(claim, verdict)
-        await asyncio.gather(*(self._send(channel, batch) for channel, batch in by_channel.items()))
-        await self._recorder.settle(claims)
+                self._report(claim, verdict)
+        try:
+            await asyncio.gather(
+                *(self._send(channel, batch) for channel, batch in by_channel.items())
+            )
+            await self._recorder.settle(claims)
+        except asyncio.CancelledError:
+            await self._give_back([claim for claim in claims if self.lanes.holds(claim)])
+            raise
+        finally:
+            self.lanes.release(claims)
 
     async def next_due(self) -> datetime | None:
-        """When the earliest waiting delivery is due, None when none waits."""
+        """When the earliest delivery that there is room for is due, None when none waits."""
+        wanted = [
+            (room.channel.value, urgency)
+            for room in self.lanes.room()
+            for urgency in (URGENCIES if room.ordinary else URGENCIES[:1])
+        ]
+        if not wanted:
+            return None
+        parameters = {
+            "channels": [channel for channel, _ in wanted],
+            "urgencies": [urgency for _, urgency in wanted],
+        }
         async with self._database.as_service() as connection:
-            return (await connection.execute(NEXT_DUE)).scalar()
+            return (await connection.execute(NEXT_DUE, parameters)).scalar()
 
-    async def claim(self, delivery_ids: Sequence[UUID] | None = None) -> list[Claim]:
-        """Lease what is due, critical first, at most one batch.
-
-        Args:
-            delivery_ids: look at these only; None looks at all.
+    async def claim(self) -> list[Claim]:
+        """Lease what is due, critical first, of each channel what its lane has room for.
 
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        now = self._clock()
-        parameters = {
-            "now": now,
-            "limit": self._limit,
-            "token": uuid4(),
-            "lease_until": now + self._lease,
-        }
-        async with self._database.as_service() as connection:
-            if delivery_ids is None:
-                rows = await connection.execute(CLAIM_ANY, parameters)
-            else:
-                rows = await connection.execute(
-                    CLAIM_THESE, {**parameters, "ids": list(delivery_ids)}
-                )
-            return [_claim(row) for row in rows.mappings()]
+        async with self._claiming:
+            rooms = self.lanes.room()
+            if not rooms:
+                return []
+            now = self._clock()
+            parameters = {
+                "channels": [room.channel.value for room in rooms],
+                "free": [room.free for room in rooms],
+                "ordinary": [room.ordinary for room in rooms],
+                "now": now,
+                "token": uuid4(),
+                "lease_until": now + self._lease,
+            }
+            async with self._database.as_service() as connection:
+                rows = await connection.execute(CLAIM, parameters)
+                claims = [_claim(row) for row in rows.mappings()]
+            self.lanes.occupy(claims)
+            return claims
 
     def _verdict(self, claim: Claim) -> Outcome | None:
         """What is known without sending, None when the claim is to be sent."""
+        if claim.cancelled_at is not None:
+            return Cancelled(Reason.CANCELLED)
         if claim.expired_leases >= self._max_expired_leases:
-            return Failed(Reason.POISON, "Workers died while sending it.")
+            deaths = f"Workers died while sending it, {claim.expired_leases} times."
+            return Failed(Reason.POISON, deaths)
         if claim.expires_at is not None and claim.expires_at <= self._clock():
             return Skipped(Reason.EXPIRED)
         if claim.channel not in self._channels:
             return Skipped(Reason.CHANNEL_NOT_CONFIGURED)
         return None
 
+    def _report(self, claim: Claim, outcome: Outcome) -> None:
+        self.lanes.release([claim])
+        if not isinstance(outcome, Recorded):
+            self._recorder.report(claim, outcome)
+
     async def _send(self, channel: Channel, claims: list[Claim]) -> None:
         try:
-            await self._channels[channel].send(claims, self._recorder.report)
+            await self._channels[channel].send(claims, self._report)
         except Exception as error:
             log.exception("channel_failed", channel=channel.value, claims=len(claims))
             for claim in claims:
-                if not self._recorder.is_reported(claim):
-                    outcome = Retry(Reason.INTERNAL_ERROR, type(error).__name__)
-                    self._recorder.report(claim, outcome)
+                if self.lanes.holds(claim):
+                    self._report(claim, Retry(Reason.INTERNAL_ERROR, type(error).__name__))
+
+    async def _give_back(self, claims: Sequence[Claim]) -> None:
+        if not claims:
+            return
+        try:
+            async with self._database.as_service() as connection:
+                await connection.execute(
+                    GIVE_BACK,
+                    {
+                        "now": self._clock(),
+                        "ids": [claim.id for claim in claims],
+                        "tokens": [claim.lease_token for claim in claims],
+                    },
+                )
+        except Unavailable:
+            log.warning("claims_not_given_back", count=len(claims))  # the leases end by themselves
 
 
 def _claim(row: RowMapping) -> Claim:

@@ -1,11 +1,11 @@
-"""The sweeper: delivers what is due whether or not a doorbell rang.
+"""The sweeper: delivers what is due, at once when a doorbell rings and soon when none does.
 
 It sleeps until the earliest due row, at most the configured interval, and finds what was rung for
-while Redis was away, what is retried, scheduled, or was leased by a worker that died.
+while Redis was away, what is retried, scheduled, or was leased by a worker that died. It waits for
+no sender: each channel is claimed for its own free slots.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
@@ -19,6 +19,7 @@ log = structlog.get_logger()
 
 SHORTEST_SLEEP = 0.05  # seconds
 RECOVERY_DELAY = 0.5  # seconds between tries while PostgreSQL is away
+DRAIN_SECONDS = 10.0  # less than the supervisor's patience with a part that is to stop
 
 
 class Sweeper:
@@ -26,7 +27,7 @@ class Sweeper:
 
     Args:
         interval: longest sleep, in seconds.
-        batches: batches in flight at once, so that a provider that hangs blocks no other row.
+        drain: seconds that senders have to finish once the worker is to stop.
     """
 
     def __init__(
@@ -36,38 +37,45 @@ class Sweeper:
         clock: Clock,
         *,
         interval: float,
-        batches: int = 4,
+        drain: float = DRAIN_SECONDS,
     ) -> None:
         self._deliverer = deliverer
         self._expander = expander
         self._clock = clock
         self._interval = interval
-        self._slots = asyncio.Semaphore(batches)
+        self._drain = drain
+        self._in_flight: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """Look now: something may be due."""
+        self._deliverer.lanes.bell.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Sweep until `stopping` is set, then finish the batches in flight."""
-        async with asyncio.TaskGroup() as in_flight:
+        """Sweep until `stopping` is set, then finish what is in flight or give it back."""
+        async with asyncio.TaskGroup() as group:
 
-            async def deliver() -> float:
-                return await self._deliver(in_flight)
+            async def look() -> float:
+                return await self._look(group)
 
-            in_flight.create_task(_repeat(deliver, stopping))
-            in_flight.create_task(_repeat(self._expand, stopping))
+            looking = group.create_task(_repeat(look, stopping, self._deliverer.lanes.bell))
+            group.create_task(_repeat(self._expand, stopping))
+            await stopping.wait()
+            await looking
+            if self._in_flight:
+                _, late = await asyncio.wait(self._in_flight, timeout=self._drain)
+                for task in late:
+                    task.cancel()
 
-    async def _deliver(self, in_flight: asyncio.TaskGroup) -> float:
-        """Start one batch of what is due; returns the seconds until the next look."""
-        await self._slots.acquire()
-        claims: list[Claim] = []
-        try:
-            claims = await self._deliverer.claim()
-        finally:
-            if claims:
-                in_flight.create_task(self._dispatch(claims))
-            else:
-                self._slots.release()
-        if claims:
-            return 0.0
-        return self._until(await self._deliverer.next_due())
+    async def _look(self, group: asyncio.TaskGroup) -> float:
+        """Start sending what is due and has room; returns the seconds until the next look."""
+        self._deliverer.lanes.bell.clear()
+        claims = await self._deliverer.claim()
+        if not claims:
+            return self._until(await self._deliverer.next_due())
+        task = group.create_task(self._dispatch(claims))
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+        return SHORTEST_SLEEP
 
     async def _expand(self) -> float:
         """Expand the batches that are open; returns the seconds until the next look."""
@@ -85,8 +93,6 @@ class Sweeper:
         except Exception as error:
             # The leases end by themselves.
             log.warning("batch_failed", error=type(error).__name__)
-        finally:
-            self._slots.release()
 
     def _until(self, due: datetime | None) -> float:
         if due is None:
@@ -95,13 +101,25 @@ class Sweeper:
         return min(self._interval, max(SHORTEST_SLEEP, (due - self._clock()).total_seconds()))
 
 
-async def _repeat(look: Callable[[], Awaitable[float]], stopping: asyncio.Event) -> None:
-    """Look again after as many seconds as each look says, through every fault."""
+async def _repeat(
+    look: Callable[[], Awaitable[float]], stopping: asyncio.Event, rung: asyncio.Event | None = None
+) -> None:
+    """Look again after as many seconds as each look says, or when rung for, through every fault."""
     while not stopping.is_set():
         try:
             delay = await look()
         except Exception as error:
             log.warning("sweep_failed", error=type(error).__name__)
             delay = RECOVERY_DELAY
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), timeout=delay)
+        if delay:
+            await _first_of(stopping, rung, seconds=delay)
+
+
+async def _first_of(*events: asyncio.Event | None, seconds: float) -> None:
+    """Wait until one of the events is set, or the time is over."""
+    waiting = [asyncio.create_task(event.wait()) for event in events if event is not None]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

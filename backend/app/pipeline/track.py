@@ -11,8 +11,18 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.channels.base import Claim, Failed, Outcome, Retry, Sent, Skipped
+from app.channels.base import (
+    Cancelled,
+    Claim,
+    Failed,
+    Outcome,
+    Recorded,
+    Retry,
+    Sent,
+    Skipped,
+)
 from app.db.database import Database
 from app.errors import Unavailable
 from app.pipeline.coalescing import Coalescer
@@ -23,14 +33,27 @@ log = structlog.get_logger()
 
 OUTCOMES_AT_ONCE = 500
 
-# The lease's token fences: a worker that wakes up late changes nothing.
+# The lease's token fences: a worker that wakes up late changes nothing. What was cancelled while it
+# was being sent is not tried again.
 RECORD = text("""
     WITH told AS (
-        SELECT * FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:statuses AS text[]),
-            CAST(:reasons AS text[]), CAST(:details AS text[]), CAST(:due AS timestamptz[]),
-            CAST(:provider_ids AS text[]), CAST(:events AS text[]), CAST(:attempts AS int[])
-        ) AS t (id, token, status, reason, detail, due, provider_id, event, attempts)
+        SELECT t.id, t.token, t.provider_id, t.attempts, t.detail,
+               CASE WHEN stopped THEN 'cancelled' ELSE t.status END AS status,
+               CASE WHEN stopped THEN 'cancelled' ELSE t.event END AS event,
+               CASE WHEN stopped THEN 'cancelled' ELSE t.reason END AS reason,
+               CASE WHEN NOT stopped THEN t.due END AS due
+        FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:notification_ids AS uuid[]),
+            CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:details AS text[]),
+            CAST(:due AS timestamptz[]), CAST(:provider_ids AS text[]), CAST(:events AS text[]),
+            CAST(:attempts AS int[])
+        ) AS t (
+            id, token, notification_id, status, reason, detail, due, provider_id, event, attempts
+        )
+        JOIN notifications n ON n.id = t.notification_id
+        CROSS JOIN LATERAL (
+            SELECT t.status = 'pending' AND n.cancelled_at IS NOT NULL
+        ) AS judged (stopped)
     ), recorded AS (
         UPDATE notification_deliveries d
         SET status = t.status, reason = t.reason, error_message = t.detail,
@@ -107,9 +130,12 @@ class Recorder:
         """Record what became of a claim, soon; `settle` waits for it."""
         self._pending[claim.id] = self._writes.submit_nowait(self._entry(claim, outcome))
 
-    def is_reported(self, claim: Claim) -> bool:
-        """Whether an outcome of the claim is known and not settled yet."""
-        return claim.id in self._pending
+    async def record(
+        self, connection: AsyncConnection, outcomes: Sequence[tuple[Claim, Outcome]]
+    ) -> None:
+        """Record outcomes in the caller's own transaction, as part of the work it does."""
+        entries = [self._entry(claim, outcome) for claim, outcome in outcomes]
+        await _record(connection, entries, self._clock())
 
     async def settle(self, claims: Sequence[Claim]) -> None:
         """Wait until everything reported of these claims is written.
@@ -133,10 +159,14 @@ class Recorder:
                 )
             case Skipped(reason):
                 return Entry(claim, DeliveryStatus.SKIPPED, "skipped", reason)
+            case Cancelled(reason):
+                return Entry(claim, DeliveryStatus.CANCELLED, "cancelled", reason)
             case Failed(reason, detail):
                 return Entry(claim, DeliveryStatus.FAILED, "failed", reason, detail)
             case Retry(reason, detail, after):
                 return self._retried(claim, reason, detail, after)
+            case Recorded():
+                raise ValueError("What is recorded already has no row to become.")
 
     def _retried(self, claim: Claim, reason: Reason, detail: str, after: float | None) -> Entry:
         due = self._retry.next_attempt(
@@ -149,21 +179,24 @@ class Recorder:
 
     async def _write(self, entries: list[Entry]) -> Sequence[None]:
         async with self._database.as_service() as connection:
-            await connection.execute(
-                RECORD,
-                {
-                    "now": self._clock(),
-                    "ids": [entry.claim.id for entry in entries],
-                    "tokens": [entry.claim.lease_token for entry in entries],
-                    "statuses": [entry.status.value for entry in entries],
-                    "reasons": [
-                        None if entry.reason is None else entry.reason.value for entry in entries
-                    ],
-                    "details": [entry.detail for entry in entries],
-                    "due": [entry.due for entry in entries],
-                    "provider_ids": [entry.provider_id for entry in entries],
-                    "events": [entry.event for entry in entries],
-                    "attempts": [entry.claim.attempts for entry in entries],
-                },
-            )
+            await _record(connection, entries, self._clock())
         return [None] * len(entries)
+
+
+async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: datetime) -> None:
+    await connection.execute(
+        RECORD,
+        {
+            "now": now,
+            "ids": [entry.claim.id for entry in entries],
+            "tokens": [entry.claim.lease_token for entry in entries],
+            "notification_ids": [entry.claim.notification_id for entry in entries],
+            "statuses": [entry.status.value for entry in entries],
+            "reasons": [None if entry.reason is None else entry.reason.value for entry in entries],
+            "details": [entry.detail for entry in entries],
+            "due": [entry.due for entry in entries],
+            "provider_ids": [entry.provider_id for entry in entries],
+            "events": [entry.event for entry in entries],
+            "attempts": [entry.claim.attempts for entry in entries],
+        },
+    )

@@ -93,3 +93,6 @@ class Reason(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     POISON = "poison"
     INTERNAL_ERROR = "internal_error"
+    # from callers and operators
+    CANCELLED = "cancelled"
+    RETRIED = "retried"

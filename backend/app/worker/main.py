@@ -31,9 +31,10 @@ from app.pipeline.doorbell import (
     StreamDoorbell,
 )
 from app.pipeline.expand import Expander
-from app.pipeline.sweep import Sweeper
+from app.pipeline.sweep import DRAIN_SECONDS, Sweeper
 from app.pipeline.tidy import Tidier
 from app.pipeline.track import Recorder
+from app.policy.kinds import Channel
 from app.policy.retry import RetryPolicy
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
@@ -41,8 +42,6 @@ from app.realtime.connection import redis_client, redis_url
 log = structlog.get_logger()
 
 TASKS_AT_ONCE = 4
-DRAIN_SECONDS = 12.0
-PROVIDER_CONNECTIONS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,10 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
     database = Database(settings)
     redis = redis_client(settings)
     broker = StreamBroker(redis_url(settings))
+    # No channel waits for a connection that another's provider holds.
+    connections = settings.delivery_slots * len(Channel)
     client = httpx.AsyncClient(
-        limits=httpx.Limits(max_connections=PROVIDER_CONNECTIONS), follow_redirects=False
+        limits=httpx.Limits(max_connections=connections), follow_redirects=False
     )
     retry = RetryPolicy(
         base=settings.retry_base_seconds,
@@ -84,7 +85,9 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
         ):
             channels: list[ChannelSender] = [
                 InAppChannel(
-                    database, lambda changes: announcer.announce(Announcement(changes=changes))
+                    database,
+                    lambda changes: announcer.announce(Announcement(changes=changes)),
+                    recorder.record,
                 )
             ]
             if settings.email_configured:
@@ -105,9 +108,9 @@ def register_tasks(worker: Worker) -> None:
     broker.is_worker_process = True
 
     @broker.task(DELIVER_TASK)
-    async def deliver(ids: list[str]) -> None:
-        with contextlib.suppress(Unavailable):  # the sweeper comes back to them
-            await worker.deliverer.deliver([UUID(item) for item in ids])
+    async def deliver(_ids: list[str]) -> None:
+        # What is due is claimed in its order, whichever rows the bell was rung for.
+        worker.sweeper.wake()
 
     @broker.task(EXPAND_TASK)
     async def expand(batch_id: str) -> None:
@@ -116,8 +119,7 @@ def register_tasks(worker: Worker) -> None:
 
     @broker.task(SWEEP_TASK)
     async def sweep() -> None:
-        with contextlib.suppress(Unavailable):
-            await worker.deliverer.deliver()
+        worker.sweeper.wake()
 
     @broker.task(TIDY_TASK)
     async def tidy() -> None:
@@ -149,7 +151,7 @@ async def running(worker: Worker) -> AsyncGenerator[None]:
 
 
 async def run_worker(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, then finish what is in flight."""
+    """Run until SIGTERM or SIGINT, then finish what is in flight or give it back."""
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
