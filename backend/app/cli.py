@@ -10,6 +10,7 @@ from uuid import UUID
 
 import click
 
+from app.cli_dead import dead
 from app.config import ConfigurationError, Settings, load_settings
 
 TOKEN_LIFETIME = timedelta(days=7)
@@ -20,6 +21,9 @@ Run = Callable[[Settings], Coroutine[Any, Any, None]]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Notifications that lose nothing, explain every decision and start with one command."""
+
+
+main.add_command(dead)
 
 
 @contextmanager

@@ -31,6 +31,8 @@ from app.realtime.connection import redis_client, redis_url
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
 from app.serve import serve
+from app.services.cancel_service import CancelService
+from app.services.dead_letter_service import DeadLetterService
 from app.services.demo_service import seed_demo_users
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
@@ -84,6 +86,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             notifications=NotificationService(settings, database, groups, announcer, clock),
             inbox=inbox,
             users=UserService(database),
+            dead_letters=DeadLetterService(settings, database, announcer.announce, clock),
+            cancellation=CancelService(database, clock),
         )
 
 

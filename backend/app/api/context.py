@@ -8,6 +8,8 @@ from app.config import Settings
 from app.db.database import Database
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
+from app.services.cancel_service import CancelService
+from app.services.dead_letter_service import DeadLetterService
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
 from app.services.user_service import UserService
@@ -25,3 +27,5 @@ class AppContext:
     notifications: NotificationService
     inbox: InboxService
     users: UserService
+    dead_letters: DeadLetterService
+    cancellation: CancelService

@@ -1,4 +1,4 @@
-"""Cursors of lists: signed, and bound to the user who was given them."""
+"""Cursors of lists: signed, and bound to the user, or the filter, that they were given for."""
 
 import base64
 import binascii
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from app.errors import ValidationFailed
+
+SEAL_BYTES = 16
 
 
 class Cursors:
@@ -22,9 +24,7 @@ class Cursors:
 
     def write(self, user_id: UUID, position: int) -> str:
         """A cursor that continues after `position`."""
-        payload = position.to_bytes(8, "big")
-        sealed = payload + _seal(self._keys[0], user_id, payload)
-        return _text(sealed)
+        return self.seal(user_id.bytes, position.to_bytes(8, "big"))
 
     def read(self, user_id: UUID, cursor: str) -> int:
         """The position that `write` put in.
@@ -32,12 +32,29 @@ class Cursors:
         Raises:
             ValidationFailed: it was altered, or given to somebody else.
         """
+        return int.from_bytes(self.open(user_id.bytes, cursor), "big")
+
+    def seal(self, scope: bytes, payload: bytes) -> str:
+        """A cursor that carries `payload`, for whoever names the same scope.
+
+        Args:
+            scope: what the list is limited to, such as its user or its filter.
+            payload: of one length for all cursors of a purpose.
+        """
+        return _text(payload + _seal(self._keys[0], scope, payload))
+
+    def open(self, scope: bytes, cursor: str) -> bytes:
+        """The payload that `seal` put in.
+
+        Raises:
+            ValidationFailed: it was altered, or given for another scope.
+        """
         try:
             sealed = base64.b64decode(cursor.encode("ascii"), b"-_", validate=True)
         except (binascii.Error, ValueError):
             sealed = b""
-        payload, seal = sealed[:8], sealed[8:]
-        seals = [_seal(key, user_id, payload) for key in self._keys]
+        payload, seal = sealed[:-SEAL_BYTES], sealed[-SEAL_BYTES:]
+        seals = [_seal(key, scope, payload) for key in self._keys]
         matches = [hmac.compare_digest(seal, expected) for expected in seals]
         # Base64 may be spelt in several ways, of which one was given out.
         if not any(matches) or _text(sealed) != cursor:
@@ -50,12 +67,12 @@ class Cursors:
                     }
                 ]
             )
-        return int.from_bytes(payload, "big")
+        return payload
 
 
 def _text(sealed: bytes) -> str:
     return base64.urlsafe_b64encode(sealed).decode()
 
 
-def _seal(key: bytes, user_id: UUID, payload: bytes) -> bytes:
-    return hmac.digest(key, user_id.bytes + payload, "sha256")[:16]
+def _seal(key: bytes, scope: bytes, payload: bytes) -> bytes:
+    return hmac.digest(key, scope + payload, "sha256")[:SEAL_BYTES]

@@ -86,6 +86,19 @@ class Api:
         assert answer.status_code == 202, answer.text
         return answer.json()
 
+    async def dead_letter(self, user_id: UUID, **fields: Any) -> UUID:
+        """A new notification's in-app delivery, as if it had failed for good."""
+        created = await self.create(user_id)
+        values = {"reason": "poison", "failed_at": datetime.now(UTC), **fields}
+        (row,) = await self.rows(
+            "UPDATE notification_deliveries SET status = 'failed', reason = :reason, attempts = 3,"
+            " failed_at = CAST(:failed_at AS timestamptz)"
+            " WHERE notification_id = :id AND channel = 'in_app' RETURNING id",
+            id=created["id"],
+            **values,
+        )
+        return row.id
+
     async def read(self, user_id: UUID, path: str = "") -> Json:
         """What the user gets under /notifications."""
         answer = await self.client.get(f"{V1}/notifications{path}", headers=self.user(user_id))

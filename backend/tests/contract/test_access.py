@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ class Access(Enum):
     SERVICE = auto()
     SERVICE_OR_OPERATOR = auto()
     INTERNAL = auto()
+    OPERATOR = auto()
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class World:
     user: UUID
     notification: UUID
     batch: UUID
+    dead_letter: UUID
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,23 @@ ROUTES: dict[tuple[str, str], Route] = {
         at(f"{V1}/internal/notifications/send"),
         lambda w: content(user_id=w.user),
         202,
+    ),
+    ("DELETE", f"{V1}/internal/notifications/{{notification_id}}"): Route(
+        Access.INTERNAL, lambda w: f"{V1}/internal/notifications/{w.notification}"
+    ),
+    ("GET", f"{V1}/internal/dead-letters"): Route(
+        Access.OPERATOR, at(f"{V1}/internal/dead-letters")
+    ),
+    ("POST", f"{V1}/internal/dead-letters/retry"): Route(
+        Access.OPERATOR,
+        at(f"{V1}/internal/dead-letters/retry"),
+        lambda w: {"ids": [str(w.dead_letter)]},
+        202,
+    ),
+    ("POST", f"{V1}/internal/dead-letters/{{delivery_id}}/retry"): Route(
+        Access.OPERATOR,
+        lambda w: f"{V1}/internal/dead-letters/{w.dead_letter}/retry",
+        status=202,
     ),
     ("PUT", f"{V1}/internal/users/{{user_id}}"): Route(
         Access.INTERNAL, lambda w: f"{V1}/internal/users/{w.user}", lambda _: {}
@@ -177,18 +197,49 @@ BAD_CREDENTIALS: dict[str, Callable[[Api, World], Headers]] = {
 
 # Valid credentials, and the status each kind of route answers (None: it lets them in).
 IN: None = None
-USER, SERVICE, BOTH, INTERNAL = (
+USER, SERVICE, BOTH, INTERNAL, OPERATOR = (
     Access.USER,
     Access.SERVICE,
     Access.SERVICE_OR_OPERATOR,
     Access.INTERNAL,
+    Access.OPERATOR,
 )
-A_USER: dict[Access, int | None] = {USER: IN, SERVICE: 403, BOTH: 403, INTERNAL: 401}
-AN_OPERATOR: dict[Access, int | None] = {USER: IN, SERVICE: 403, BOTH: IN, INTERNAL: 401}
-NOBODY: dict[Access, int | None] = {USER: 403, SERVICE: 403, BOTH: 403, INTERNAL: 401}
-A_KEYLESS_SERVICE: dict[Access, int | None] = {USER: 403, SERVICE: 401, BOTH: 401, INTERNAL: 401}
-A_SERVICE: dict[Access, int | None] = {USER: 403, SERVICE: IN, BOTH: IN, INTERNAL: 401}
-AN_INTERNAL: dict[Access, int | None] = {USER: 401, SERVICE: 401, BOTH: IN, INTERNAL: IN}
+A_USER: dict[Access, int | None] = {USER: IN, SERVICE: 403, BOTH: 403, INTERNAL: 401, OPERATOR: 403}
+AN_OPERATOR: dict[Access, int | None] = {
+    USER: IN,
+    SERVICE: 403,
+    BOTH: IN,
+    INTERNAL: 401,
+    OPERATOR: IN,
+}
+NOBODY: dict[Access, int | None] = {
+    USER: 403,
+    SERVICE: 403,
+    BOTH: 403,
+    INTERNAL: 401,
+    OPERATOR: 403,
+}
+A_KEYLESS_SERVICE: dict[Access, int | None] = {
+    USER: 403,
+    SERVICE: 401,
+    BOTH: 401,
+    INTERNAL: 401,
+    OPERATOR: 403,
+}
+A_SERVICE: dict[Access, int | None] = {
+    USER: 403,
+    SERVICE: IN,
+    BOTH: IN,
+    INTERNAL: 401,
+    OPERATOR: 403,
+}
+AN_INTERNAL: dict[Access, int | None] = {
+    USER: 401,
+    SERVICE: 401,
+    BOTH: IN,
+    INTERNAL: IN,
+    OPERATOR: IN,
+}
 
 VALID_CREDENTIALS: dict[str, tuple[Callable[[Api, World], Headers], dict[Access, int | None]]] = {
     "a token without a role": (with_claims(), A_USER),
@@ -269,7 +320,8 @@ async def world(api: Api) -> World:
     batch = await api.client.post(
         f"{V1}/notifications/bulk", json=content(user_ids=[str(user)]), headers=api.service()
     )
-    return World(user, UUID(created["id"]), UUID(batch.json()["batch_id"]))
+    batch_id = UUID(batch.json()["batch_id"])
+    return World(user, UUID(created["id"]), batch_id, await api.dead_letter(user))
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +418,7 @@ async def test_credentials_are_judged_before_the_body(
 
 @pytest.mark.parametrize("route", [key for key in ROUTES if "{" in key[1]], ids=" ".join)
 async def test_credentials_are_judged_before_the_path(api: Api, route: tuple[str, str]) -> None:
-    path = route[1].split("{", maxsplit=1)[0] + "nonsense"
+    path = re.sub(r"{\w+}", "nonsense", route[1])
     assert_refused(await api.client.request(route[0], path), 401, "not_authenticated")
 
 

@@ -103,6 +103,7 @@ async def known(api: Api) -> Known:
         f"{V1}/notifications/bulk", json=content(user_ids=[str(user)]), headers=api.service()
     )
     ids = {"user_id": str(user), "notification_id": created["id"]}
+    ids["delivery_id"] = str(await api.dead_letter(user))
     return Known(api, ids | {"batch_id": batch.json()["batch_id"]})
 
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from app.api.dependencies import Context, InternalCaller
 from app.api.idempotency import IdempotencyKeyHeader, tell_if_repeated
 from app.api.json_body import JsonRoute
+from app.schemas.delivery import CancelledNotification
 from app.schemas.notification import CreateNotification, SendAccepted
 from app.schemas.user import StoredUser, UpsertUser
 
@@ -27,6 +28,14 @@ async def send_notification(
     return SendAccepted(
         notification_id=receipt.id, status="scheduled" if receipt.is_scheduled else "queued"
     )
+
+
+@router.delete("/notifications/{notification_id}")
+async def cancel_notification(
+    notification_id: UUID, caller: InternalCaller, context: Context
+) -> CancelledNotification:
+    """Cancel what has not been delivered; what was stays, in the inbox too."""
+    return await context.cancellation.cancel(notification_id, by=caller.name)
 
 
 @router.put("/users/{user_id}")

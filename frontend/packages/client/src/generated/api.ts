@@ -88,6 +88,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/internal/notifications/{notification_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Cancel Notification
+         * @description Cancel what has not been delivered; what was stays, in the inbox too.
+         */
+        delete: operations["cancel_notification"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/internal/users/{user_id}": {
         parameters: {
             query?: never;
@@ -142,6 +162,66 @@ export interface paths {
         get: operations["get_notification"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/internal/dead-letters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Dead Letters
+         * @description Deliveries that failed for good, newest failure first.
+         */
+        get: operations["list_dead_letters"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/internal/dead-letters/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Retry Dead Letters
+         * @description Put dead letters into the queue again, oldest failure first, at most 1,000.
+         */
+        post: operations["retry_dead_letters"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/internal/dead-letters/{delivery_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Retry Dead Letter
+         * @description Put one into the queue again; when it was retried before, its state is answered.
+         */
+        post: operations["retry_dead_letter"];
         delete?: never;
         options?: never;
         head?: never;
@@ -244,6 +324,27 @@ export interface components {
              * @enum {string}
              */
             status: "processing" | "completed" | "partially_failed";
+        };
+        /**
+         * CancelledNotification
+         * @description What became of a cancelled notification's channels; those delivered are in neither list.
+         */
+        CancelledNotification: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Cancelled
+             * @description Nothing goes out on these any more.
+             */
+            cancelled: components["schemas"]["Channel"][];
+            /**
+             * Sending
+             * @description Being sent when it was cancelled: left to finish, not tried again.
+             */
+            sending: components["schemas"]["Channel"][];
         };
         /**
          * Channel
@@ -360,6 +461,58 @@ export interface components {
              * @description For 24 hours a repeated call answers what the first one did.
              */
             idempotency_key?: string | null;
+        };
+        /**
+         * DeadLetter
+         * @description A delivery that failed for good. What it says is its user's alone, so it is not shown.
+         */
+        DeadLetter: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Notification Id
+             * Format: uuid
+             */
+            notification_id: string;
+            /**
+             * User Id
+             * Format: uuid
+             */
+            user_id: string;
+            type: components["schemas"]["NotificationType"];
+            channel: components["schemas"]["Channel"];
+            /** Device Id */
+            device_id: string | null;
+            reason: components["schemas"]["Reason"];
+            /**
+             * Detail
+             * @description What the provider said, or the last fault.
+             */
+            detail: string | null;
+            /**
+             * Attempts
+             * @description Attempts that had an outcome.
+             */
+            attempts: number;
+            /** Failed At */
+            failed_at: string;
+            /** Created At */
+            created_at: string;
+        };
+        /**
+         * DeadLetterPage
+         * @description Dead letters, newest failure first.
+         */
+        DeadLetterPage: {
+            /** Items */
+            items: components["schemas"]["DeadLetter"][];
+            /** Next Cursor */
+            next_cursor: string | null;
+            /** Has More */
+            has_more: boolean;
         };
         /**
          * DeliveryStatus
@@ -525,6 +678,50 @@ export interface components {
             degraded: boolean;
             /** Reasons */
             reasons: string[];
+        };
+        /**
+         * Reason
+         * @description Stable codes that say why a delivery is where it is; `docs/reasons.md` explains each.
+         * @enum {string}
+         */
+        Reason: "sent_now" | "digest" | "scheduled" | "expired" | "no_device" | "no_address" | "preference_off" | "priority_rule" | "not_requested" | "channel_not_configured" | "provider_unavailable" | "provider_limit" | "provider_rejected" | "attempts_exhausted" | "poison" | "internal_error" | "cancelled" | "retried";
+        /**
+         * RetriedDeadLetter
+         * @description The delivery is in the queue again, or went on from there since.
+         */
+        RetriedDeadLetter: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            status: components["schemas"]["DeliveryStatus"];
+        };
+        /**
+         * RetriedDeadLetters
+         * @description How many are in the queue again; ask again while it is as many as one call retries.
+         */
+        RetriedDeadLetters: {
+            /**
+             * Retried
+             * @description At most 1,000.
+             */
+            retried: number;
+        };
+        /**
+         * RetryDeadLetters
+         * @description Which dead letters to retry: those that fit everything given; oldest failure first.
+         */
+        RetryDeadLetters: {
+            /** Ids */
+            ids?: string[] | null;
+            channel?: components["schemas"]["Channel"] | null;
+            reason?: components["schemas"]["Reason"] | null;
+            /**
+             * Before
+             * @description Failed before this instant.
+             */
+            before?: string | null;
         };
         /**
          * SendAccepted
@@ -822,6 +1019,46 @@ export interface operations {
             };
         };
     };
+    cancel_notification: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                notification_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CancelledNotification"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     upsert_user: {
         parameters: {
             query?: never;
@@ -922,6 +1159,133 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["NotificationItem"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_dead_letters: {
+        parameters: {
+            query?: {
+                channel?: components["schemas"]["Channel"] | null;
+                reason?: components["schemas"]["Reason"] | null;
+                /** @description Items per page. */
+                limit?: number;
+                /** @description `next_cursor` of a page. */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterPage"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    retry_dead_letters: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RetryDeadLetters"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RetriedDeadLetters"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    retry_dead_letter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                delivery_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RetriedDeadLetter"];
                 };
             };
             /** @description Fields that cannot be used, each with its path. */
