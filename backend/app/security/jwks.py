@@ -73,7 +73,7 @@ class KeySet:
     async def kept_fresh(self) -> AsyncGenerator[None]:
         """Fetch the keys now and ever again, as long as the context lasts."""
         # Under way before anybody asks, who would start the pause between two fetches.
-        self._fetching = asyncio.create_task(self._fetch())
+        self._start_fetch()
         refresher = asyncio.create_task(self._refresh_forever())
         try:
             yield
@@ -131,10 +131,12 @@ class KeySet:
 
     async def _fetch_once(self) -> None:
         """Fetch the keys, or wait for the fetch that is under way."""
-        if self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch())
         # A caller who gives up must not end what others wait for.
-        await asyncio.shield(self._fetching)
+        await asyncio.shield(self._fetching or self._start_fetch())
+
+    def _start_fetch(self) -> asyncio.Task[None]:
+        self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
 
     async def _fetch(self) -> None:
         try:

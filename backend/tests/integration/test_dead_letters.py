@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from app.cli import main
 from app.errors import NotFound
 from app.pipeline.announce import Announcement
-from app.pipeline.enqueue import Prepared
+from app.pipeline.receipt import Receipt
 from app.policy.kinds import Channel, NotificationType, Priority, Reason
 from app.policy.routing import Request
 from app.services.cancel_service import CancelService
@@ -33,7 +33,7 @@ def service(stage: Stage, told: list[Announcement] | None = None) -> DeadLetterS
     return DeadLetterService(stage.settings, stage.database, announce, stage.clock)
 
 
-async def refused(stage: Stage, **fields: Any) -> Prepared:
+async def refused(stage: Stage, **fields: Any) -> Receipt:
     """A notification whose mail the provider refused."""
     stored = await stage.post(
         await stage.user(), Request(NotificationType.TASK, send_email=True, **fields)
@@ -47,7 +47,8 @@ async def refused(stage: Stage, **fields: Any) -> Prepared:
 
 async def many(stage: Stage, count: int) -> list[UUID]:
     """Dead letters that failed at the same instant."""
-    stored = await stage.post(await stage.user(), Request(NotificationType.TASK, send_email=False))
+    user = await stage.user()
+    stored = await stage.post(user, Request(NotificationType.TASK, send_email=False))
     ids = [uuid7() for _ in range(count)]
     await stage.rows(
         "INSERT INTO notification_deliveries"
@@ -55,8 +56,8 @@ async def many(stage: Stage, count: int) -> list[UUID]:
         " SELECT id, :notification, :user, 'email', 'failed', 'poison', 1,"
         " CAST(:at AS timestamptz)"
         " FROM unnest(CAST(:ids AS uuid[])) AS id RETURNING 1",
-        notification=stored.draft.id,
-        user=stored.draft.user_id,
+        notification=stored.id,
+        user=user,
         ids=ids,
         at=stage.clock(),
     )
@@ -84,7 +85,7 @@ async def test_a_dead_letter_says_what_happened(stage: Stage) -> None:
     stored = await refused(stage)
     (item,) = (await service(stage).page(Filter(), limit=10)).items
     email = await stage.delivery(stored, Channel.EMAIL)
-    assert (item.id, item.notification_id) == (email.id, stored.draft.id)
+    assert (item.id, item.notification_id) == (email.id, stored.id)
     assert (item.channel, item.type) == (Channel.EMAIL, NotificationType.TASK)
     assert item.reason is Reason.PROVIDER_REJECTED
     assert item.detail is not None
@@ -257,7 +258,7 @@ def cancelling(stage: Stage) -> CancelService:
 async def test_what_waits_is_cancelled_and_what_is_visible_stays(stage: Stage) -> None:
     stored = await stage.post(await stage.user())
     for _ in range(2):
-        answer = await cancelling(stage).cancel(stored.draft.id, by="tests")
+        answer = await cancelling(stage).cancel(stored.id, by="tests")
         assert (answer.cancelled, answer.sending) == ([Channel.EMAIL], [])
     email = await stage.delivery(stored, Channel.EMAIL)
     assert (email.status, email.reason, email.next_attempt_at) == ("cancelled", "cancelled", None)
@@ -270,20 +271,18 @@ async def test_what_is_scheduled_never_appears(stage: Stage) -> None:
     later = START + timedelta(hours=1)
     request = Request(NotificationType.TASK, Priority.HIGH, send_email=True, send_at=later)
     stored = await stage.post(await stage.user(), request)
-    answer = await cancelling(stage).cancel(stored.draft.id, by="tests")
+    answer = await cancelling(stage).cancel(stored.id, by="tests")
     assert answer.cancelled == [Channel.IN_APP, Channel.EMAIL]
     stage.clock.advance(hours=2)
     assert await stage.worker.deliverer.deliver() == 0
-    (row,) = await stage.rows(
-        "SELECT position FROM notifications WHERE id = :id", id=stored.draft.id
-    )
+    (row,) = await stage.rows("SELECT position FROM notifications WHERE id = :id", id=stored.id)
     assert row.position is None
     assert await stage.mails() == []
 
 
 async def test_what_waits_for_a_digest_is_taken_out_of_it(stage: Stage) -> None:
     stored = await stage.post(await stage.user(), Request(NotificationType.TASK))
-    answer = await cancelling(stage).cancel(stored.draft.id, by="tests")
+    answer = await cancelling(stage).cancel(stored.id, by="tests")
     assert answer.cancelled == [Channel.EMAIL]
     assert (await stage.delivery(stored, Channel.EMAIL)).status == "cancelled"
 
@@ -291,19 +290,19 @@ async def test_what_waits_for_a_digest_is_taken_out_of_it(stage: Stage) -> None:
 async def test_what_is_being_sent_is_left_to_finish(stage: Stage) -> None:
     stored = await stage.post(await stage.user())
     claims = await stage.worker.deliverer.claim()
-    answer = await cancelling(stage).cancel(stored.draft.id, by="tests")
+    answer = await cancelling(stage).cancel(stored.id, by="tests")
     assert (answer.cancelled, answer.sending) == ([], [Channel.EMAIL])
     await stage.worker.deliverer.dispatch(claims)
     assert (await stage.delivery(stored, Channel.EMAIL)).status == "sent"
     assert len(await stage.mails()) == 1
-    answer = await cancelling(stage).cancel(stored.draft.id, by="tests")
+    answer = await cancelling(stage).cancel(stored.id, by="tests")
     assert (answer.cancelled, answer.sending) == ([], [])
 
 
 async def test_what_is_being_sent_is_not_tried_again(stage: Stage) -> None:
     stored = await stage.post(await stage.user())
     claims = await stage.worker.deliverer.claim()
-    await cancelling(stage).cancel(stored.draft.id, by="tests")
+    await cancelling(stage).cancel(stored.id, by="tests")
     await stage.fault(kind="status", status=503, times=1)
     await stage.worker.deliverer.dispatch(claims)
     email = await stage.delivery(stored, Channel.EMAIL)
@@ -315,7 +314,7 @@ async def test_what_is_being_sent_is_not_tried_again(stage: Stage) -> None:
 async def test_what_a_dead_worker_was_sending_is_not_sent_again(stage: Stage) -> None:
     stored = await stage.post(await stage.user())
     await stage.worker.deliverer.claim()
-    await cancelling(stage).cancel(stored.draft.id, by="tests")
+    await cancelling(stage).cancel(stored.id, by="tests")
     stage.clock.advance(seconds=stage.settings.delivery_lease_seconds)
     assert await stage.worker.deliverer.deliver() == 1
     email = await stage.delivery(stored, Channel.EMAIL)
@@ -325,7 +324,7 @@ async def test_what_a_dead_worker_was_sending_is_not_sent_again(stage: Stage) ->
 
 async def test_a_dead_letter_of_a_cancelled_notification_is_not_sent(stage: Stage) -> None:
     stored = await refused(stage)
-    answer = await cancelling(stage).cancel(stored.draft.id, by="tests")
+    answer = await cancelling(stage).cancel(stored.id, by="tests")
     assert (answer.cancelled, answer.sending) == ([], [])
     assert (await stage.delivery(stored, Channel.EMAIL)).status == "failed"
     await service(stage).retry_all(Filter(channel=Channel.EMAIL), by=OPERATOR)
@@ -338,14 +337,12 @@ async def test_cancelling_races_with_sending_and_the_state_tells_the_truth(stage
     user = await stage.user()
     stored = [await stage.post(user, URGENT_MAIL) for _ in range(40)]
 
-    async def cancel(item: Prepared) -> None:
-        await cancelling(stage).cancel(item.draft.id, by="tests")
+    async def cancel(item: Receipt) -> None:
+        await cancelling(stage).cancel(item.id, by="tests")
 
     await asyncio.gather(stage.worker.deliverer.deliver(), *(cancel(item) for item in stored))
     await stage.worker.deliverer.deliver()
-    states = {
-        str(item.draft.id): (await stage.delivery(item, Channel.EMAIL)).status for item in stored
-    }
+    states = {str(item.id): (await stage.delivery(item, Channel.EMAIL)).status for item in stored}
     assert set(states.values()) <= {"sent", "cancelled"}
     mailed = {mail["tags"][0]["value"] for mail in await stage.mails()}
     assert mailed == {item for item, status in states.items() if status == "sent"}

@@ -213,7 +213,7 @@ async def shown(stage: Stage, stored: Any) -> tuple[int | None, int, str]:
         " JOIN inbox_state i USING (user_id)"
         " JOIN notification_deliveries d ON d.notification_id = n.id"
         " WHERE n.id = :id AND d.channel = 'in_app'",
-        id=stored.draft.id,
+        id=stored.id,
     )
     return row.position, row.seq, row.status
 
@@ -251,7 +251,8 @@ async def test_a_position_and_its_outcome_are_committed_as_one(stage: Stage) -> 
 async def test_thousands_of_waiting_rows_are_not_read_to_find_one_that_is_due(
     stage: Stage,
 ) -> None:
-    waiting = await stage.post(await stage.user(), Request(NotificationType.TASK, send_email=False))
+    user = await stage.user()
+    waiting = await stage.post(user, Request(NotificationType.TASK, send_email=False))
     # Held ones of every channel and urgency, and some that are parked for a digest.
     await stage.rows(
         "INSERT INTO notification_deliveries"
@@ -260,8 +261,8 @@ async def test_thousands_of_waiting_rows_are_not_read_to_find_one_that_is_due(
         " CAST(:later AS timestamptz) + n * interval '1 second',"
         " CASE WHEN n % 5 = 0 THEN CAST(:now AS timestamptz) END"
         " FROM generate_series(1, 10000) n RETURNING 1",
-        id=waiting.draft.id,
-        user=waiting.draft.user_id,
+        id=waiting.id,
+        user=user,
         later=START + timedelta(hours=1),
         now=START - timedelta(hours=1),
     )
@@ -279,7 +280,7 @@ async def test_thousands_of_waiting_rows_are_not_read_to_find_one_that_is_due(
     assert all(scan.get("Rows Removed by Filter", 0) == 0 for scan in scans)
     assert await stage.worker.deliverer.next_due() == START
     (claim,) = await stage.worker.deliverer.claim()
-    assert claim.notification_id == due.draft.id
+    assert claim.notification_id == due.id
 
 
 async def scans_of_a_claim(stage: Stage) -> AsyncGenerator[dict[str, Any]]:
