@@ -31,6 +31,7 @@ from app.realtime.connection import redis_client, redis_url
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
 from app.serve import serve
+from app.services.batch_service import BatchService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
 from app.services.demo_service import seed_demo_users
@@ -83,7 +84,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             redis=redis,
             tokens=tokens,
             gateway=gateway,
-            notifications=NotificationService(settings, database, groups, announcer, clock),
+            notifications=NotificationService(groups, clock),
+            batches=BatchService(settings, database, announcer, clock),
             inbox=inbox,
             users=UserService(database),
             dead_letters=DeadLetterService(settings, database, announcer.announce, clock),

@@ -8,6 +8,7 @@ from app.config import Settings
 from app.db.database import Database
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
+from app.services.batch_service import BatchService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
 from app.services.inbox_service import InboxService
@@ -25,6 +26,7 @@ class AppContext:
     tokens: TokenVerifier
     gateway: Gateway
     notifications: NotificationService
+    batches: BatchService
     inbox: InboxService
     users: UserService
     dead_letters: DeadLetterService

@@ -20,7 +20,10 @@ def one_of(
 
 
 class Batch(Base):
-    """A bulk call: its content once, its recipients beside it (REQ-005)."""
+    """A bulk call: its content once, its recipients beside it (REQ-005).
+
+    `error` says why a batch could not be expanded to its end.
+    """
 
     __tablename__ = "notification_batches"
     __table_args__ = (
@@ -37,6 +40,8 @@ class Batch(Base):
     recipient_count: Mapped[int]
     expanded_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
+    urgency: Mapped[int] = mapped_column(SmallInteger, server_default=text("2"))
+    error: Mapped[str | None]
 
 
 class BatchRecipient(Base):

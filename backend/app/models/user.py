@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from pydantic import JsonValue
-from sqlalchemy import BigInteger, CheckConstraint, Index
+from sqlalchemy import BigInteger, CheckConstraint, Index, Text, literal_column
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, CreatedAt, EmptyObject, Id, UserId, Zero
@@ -27,6 +27,11 @@ class Recipient(Base):
             "attributes",
             postgresql_using="gin",
             postgresql_ops={"attributes": "jsonb_path_ops"},
+        ),
+        Index(
+            "idx_notification_recipients_locale",
+            literal_column("(lower(locale) || '-')", Text()).label("language"),
+            postgresql_ops={"language": "text_pattern_ops"},
         ),
     )
 

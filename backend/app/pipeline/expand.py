@@ -1,53 +1,65 @@
-"""Bulk: a batch is stored whole, and workers expand it into notifications (REQ-005).
+"""Batches become notifications: some recipients at a time, the batches in turns (REQ-005).
 
-Each transaction takes a few hundred recipients in the order of their ids, skipping those another
-worker holds, and marks them in the same commit that creates their notifications. So a worker that
-dies loses nothing and creates nothing twice.
+Each transaction takes a few recipients in the order of their ids, skipping those another worker
+holds, and marks them in the same commit that creates their notifications. So a worker that dies
+loses nothing and creates nothing twice. Inboxes that somebody else is changing are skipped too and
+come later: an expansion never waits while it holds the inboxes of others, and never holds them
+for long.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import asyncio
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import TypeAdapter
+import structlog
+from pydantic import ValidationError
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.db.database import Database, driver_of, dumps
-from app.pipeline.announce import Announcement, Announcer
+from app.db.database import Database, driver_of
+from app.errors import Unavailable
+from app.pipeline.announce import Announcer
+from app.pipeline.batch import BatchContent, stored_content
 from app.pipeline.decide import Defaults
 from app.pipeline.deliver import Clock
-from app.pipeline.draft import Content, Draft
+from app.pipeline.draft import Draft
 from app.pipeline.enqueue import announcement_of, store
-from app.policy.routing import Request
 from app.realtime.inboxes import open_inboxes
 
-RECIPIENTS_AT_ONCE = 500
+log = structlog.get_logger()
 
-INSERT_BATCH = text("""
-    WITH batch AS (
-        INSERT INTO notification_batches (id, service, content, recipient_count, created_at)
-        VALUES (
-            CAST(:id AS uuid), :service, CAST(CAST(:content AS text) AS jsonb), :count,
-            CAST(:created_at AS timestamptz)
-        )
-        RETURNING id
-    )
-    INSERT INTO notification_batch_recipients (batch_id, user_id)
-    SELECT batch.id, user_id FROM batch, unnest(CAST(:user_ids AS uuid[])) AS user_id
-""")
+# A create call for one of the recipients waits for the transaction that holds their inbox, so as
+# many are taken at once as can be stored in this time.
+HOLD_SECONDS = 0.04
+FIRST_CHUNK, SMALLEST_CHUNK, LARGEST_CHUNK = 100, 25, 500
+SET_ASIDE_SECONDS = 2.0
 
-OPEN_BATCHES = text("""
-    SELECT id FROM notification_batches WHERE expanded_at IS NULL ORDER BY created_at LIMIT 100
+# Critical batches go first; all others take turns, so that a large one does not keep a small one
+# waiting.
+NEXT_BATCH = text("""
+    SELECT id, service, content FROM notification_batches
+    WHERE expanded_at IS NULL AND id <> ALL(CAST(:set_aside AS uuid[]))
+    ORDER BY urgency > 0, id <= CAST(:last AS uuid), id LIMIT 1
 """)
 
 TAKE_RECIPIENTS = text("""
-    SELECT r.user_id, b.service, b.content
-    FROM notification_batch_recipients r JOIN notification_batches b ON b.id = r.batch_id
-    WHERE r.batch_id = CAST(:batch_id AS uuid) AND r.state = 'pending'
-    ORDER BY r.user_id LIMIT :limit
-    FOR UPDATE OF r SKIP LOCKED
+    SELECT user_id FROM notification_batch_recipients
+    WHERE batch_id = CAST(:batch_id AS uuid) AND state = 'pending'
+    ORDER BY user_id LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+""")
+
+# Users without an inbox are those that do not exist.
+NOT_BUSY = text("""
+    WITH free AS (
+        SELECT user_id FROM inbox_state WHERE user_id = ANY(CAST(:user_ids AS uuid[]))
+        FOR UPDATE SKIP LOCKED
+    )
+    SELECT u.id FROM unnest(CAST(:user_ids AS uuid[])) AS u (id)
+    WHERE u.id IN (SELECT user_id FROM free)
+       OR NOT EXISTS (SELECT FROM inbox_state i WHERE i.user_id = u.id)
 """)
 
 MARK_RECIPIENTS = text("""
@@ -59,63 +71,34 @@ MARK_RECIPIENTS = text("""
 """)
 
 CLOSE_BATCH = text("""
-    UPDATE notification_batches b SET expanded_at = now()
+    UPDATE notification_batches b SET expanded_at = CAST(:now AS timestamptz)
     WHERE id = CAST(:batch_id AS uuid) AND expanded_at IS NULL AND NOT EXISTS (
         SELECT FROM notification_batch_recipients r
         WHERE r.batch_id = b.id AND r.state = 'pending'
     )
 """)
 
-
-@dataclass(frozen=True, slots=True)
-class BatchContent:
-    """What a batch says to each of its recipients, as it is stored."""
-
-    request: Request
-    content: Content
+FAIL_BATCH = text("""
+    UPDATE notification_batches
+    SET expanded_at = CAST(:now AS timestamptz), error = CAST(:error AS text)
+    WHERE id = CAST(:batch_id AS uuid) AND expanded_at IS NULL
+""")
 
 
-stored_content = TypeAdapter(BatchContent)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A bulk call.
-
-    Args:
-        user_ids: its recipients, each once.
-    """
+class OpenBatch(NamedTuple):
+    """A batch with recipients to expand, and its content as it was stored."""
 
     id: UUID
     service: str
-    content: BatchContent
-    user_ids: Collection[UUID]
-    created_at: datetime
-
-
-async def store_batch(database: Database, announcer: Announcer, batch: Batch) -> None:
-    """Commit a batch and its recipients; workers do the rest.
-
-    Raises:
-        Unavailable: PostgreSQL is away.
-    """
-    async with database.as_service() as connection:
-        await connection.execute(
-            INSERT_BATCH,
-            {
-                "id": batch.id,
-                "service": batch.service,
-                "content": dumps(stored_content.dump_python(batch.content, mode="json")),
-                "count": len(batch.user_ids),
-                "created_at": batch.created_at,
-                "user_ids": sorted(batch.user_ids),
-            },
-        )
-    announcer.announce(Announcement(batch_ids=(batch.id,)))
+    content: Any
 
 
 class Expander:
-    """Turns batches into notifications, some recipients at a time."""
+    """Turns batches into notifications.
+
+    Args:
+        clock: the present instant, at which recipients are decided.
+    """
 
     def __init__(
         self, database: Database, announcer: Announcer, defaults: Defaults, clock: Clock
@@ -124,55 +107,109 @@ class Expander:
         self._announcer = announcer
         self._defaults = defaults
         self._clock = clock
+        self._chunk = FIRST_CHUNK
+        self._last = UUID(int=0)
+        self._set_aside: dict[UUID, float] = {}  # until when, in the event loop's time
 
-    async def open_batches(self) -> Sequence[UUID]:
-        """Batches that still have recipients to expand, oldest first."""
-        async with self._database.as_service() as connection:
-            return (await connection.execute(OPEN_BATCHES)).scalars().all()
+    async def expand_some(self) -> bool:
+        """Expand some recipients of the batch whose turn it is.
 
-    async def expand(self, batch_id: UUID) -> None:
-        """Expand what no other worker holds of a batch.
+        Returns:
+            Whether there may be more to do now. What other workers hold, and batches that just
+            failed, are left for a later call.
 
         Raises:
-            Unavailable: PostgreSQL is away; the rest of the batch stays for later.
+            Unavailable: PostgreSQL is away; what is open stays open.
         """
-        while await self._expand_some(batch_id):
-            pass
+        batch = await self._next_batch()
+        if batch is None:
+            self._set_aside.clear()
+            return False
+        self._last = batch.id
+        try:
+            progressed = await self._expand(batch)
+        except Unavailable:
+            raise
+        except Exception as error:
+            # Others must not wait for it; it stays open and is tried again.
+            log.warning("batch_not_expanded", batch_id=str(batch.id), error=type(error).__name__)
+            progressed = False
+        if not progressed:
+            self._set_aside[batch.id] = asyncio.get_running_loop().time() + SET_ASIDE_SECONDS
+        return True
 
-    async def _expand_some(self, batch_id: UUID) -> int:
+    async def _next_batch(self) -> OpenBatch | None:
+        now = asyncio.get_running_loop().time()
+        self._set_aside = {key: until for key, until in self._set_aside.items() if until > now}
+        parameters = {"set_aside": list(self._set_aside), "last": self._last}
         async with self._database.as_service() as connection:
-            taken = (
+            row = (await connection.execute(NEXT_BATCH, parameters)).one_or_none()
+        return None if row is None else OpenBatch(*row)
+
+    async def _expand(self, batch: OpenBatch) -> bool:
+        """Expand some of a batch; returns whether that brought it forward."""
+        try:
+            stored = stored_content.validate_python(batch.content)
+        except ValidationError as error:
+            await self._fail(batch, error)
+            return True
+        limit = self._chunk
+        began = asyncio.get_running_loop().time()
+        async with self._database.as_service() as connection:
+            taken = await _take(connection, batch.id, limit)
+            drafts = self._drafts(batch, stored, taken)
+            prepared = await store(await driver_of(connection), drafts, self._defaults)
+            if taken:
+                created = [item.draft.user_id for item in prepared]
                 await connection.execute(
-                    TAKE_RECIPIENTS, {"batch_id": batch_id, "limit": RECIPIENTS_AT_ONCE}
+                    MARK_RECIPIENTS, {"batch_id": batch.id, "taken": taken, "created": created}
                 )
-            ).all()
-            if not taken:
-                await connection.execute(CLOSE_BATCH, {"batch_id": batch_id})
-                return 0
-            stored = stored_content.validate_python(taken[0].content)
-            now = self._clock()
-            drafts = [
-                Draft(
-                    id=uuid7(),
-                    user_id=row.user_id,
-                    service=row.service,
-                    request=stored.request,
-                    content=stored.content,
-                    created_at=now,
-                    batch_id=batch_id,
-                )
-                for row in taken
-            ]
-            driver = await driver_of(connection)
-            await open_inboxes(driver, {draft.user_id for draft in drafts})
-            prepared = await store(driver, drafts, self._defaults)
-            await connection.execute(
-                MARK_RECIPIENTS,
-                {
-                    "batch_id": batch_id,
-                    "taken": [row.user_id for row in taken],
-                    "created": [item.draft.user_id for item in prepared],
-                },
-            )
+            if len(taken) < limit:
+                await connection.execute(CLOSE_BATCH, {"batch_id": batch.id, "now": self._clock()})
+        if len(taken) == limit:
+            self._chunk = _next_chunk(limit, asyncio.get_running_loop().time() - began)
         self._announcer.announce(announcement_of(prepared))
-        return len(taken)
+        return bool(taken)
+
+    def _drafts(
+        self, batch: OpenBatch, stored: BatchContent, user_ids: Sequence[UUID]
+    ) -> list[Draft]:
+        now = self._clock()
+        return [
+            Draft(
+                id=uuid7(),
+                user_id=user_id,
+                service=batch.service,
+                request=stored.request,
+                content=stored.content,
+                created_at=now,
+                batch_id=batch.id,
+            )
+            for user_id in user_ids
+        ]
+
+    async def _fail(self, batch: OpenBatch, cause: ValidationError) -> None:
+        """Close a batch whose content cannot be used; its recipients count as failed."""
+        faults = cause.errors(include_url=False, include_context=False, include_input=False)
+        error = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['type']}" for item in faults)
+        log.error("batch_failed", batch_id=str(batch.id), error=error)
+        async with self._database.as_service() as connection:
+            await connection.execute(
+                FAIL_BATCH, {"batch_id": batch.id, "error": error, "now": self._clock()}
+            )
+
+
+def _next_chunk(size: int, seconds: float) -> int:
+    """How many recipients to take next, when `size` of them took so long."""
+    fitting = size * min(2.0, max(0.5, HOLD_SECONDS / seconds))
+    return min(LARGEST_CHUNK, max(SMALLEST_CHUNK, int(fitting)))
+
+
+async def _take(connection: AsyncConnection, batch_id: UUID, limit: int) -> Sequence[UUID]:
+    """Lock some recipients, and the inboxes of those that exist."""
+    parameters = {"batch_id": batch_id, "limit": limit}
+    taken = (await connection.execute(TAKE_RECIPIENTS, parameters)).scalars().all()
+    if not taken:
+        return taken
+    await open_inboxes(await driver_of(connection), taken)
+    return (await connection.execute(NOT_BUSY, {"user_ids": taken})).scalars().all()

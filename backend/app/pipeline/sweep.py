@@ -18,6 +18,7 @@ from app.pipeline.expand import Expander
 log = structlog.get_logger()
 
 SHORTEST_SLEEP = 0.05  # seconds
+EXPANSIONS_AT_ONCE = 2  # while one waits for PostgreSQL, the other decides
 RECOVERY_DELAY = 0.5  # seconds between tries while PostgreSQL is away
 DRAIN_SECONDS = 10.0  # less than the supervisor's patience with a part that is to stop
 
@@ -45,10 +46,15 @@ class Sweeper:
         self._interval = interval
         self._drain = drain
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._rung_for_batches = asyncio.Event()
 
     def wake(self) -> None:
-        """Look now: something may be due."""
+        """Look for deliveries now: something may be due."""
         self._deliverer.lanes.bell.set()
+
+    def wake_for_batches(self) -> None:
+        """Look for bulk batches now instead of at the end of the interval."""
+        self._rung_for_batches.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Sweep until `stopping` is set, then finish what is in flight or give it back."""
@@ -58,7 +64,8 @@ class Sweeper:
                 return await self._look(group)
 
             looking = group.create_task(_repeat(look, stopping, self._deliverer.lanes.bell))
-            group.create_task(_repeat(self._expand, stopping))
+            for _ in range(EXPANSIONS_AT_ONCE):
+                group.create_task(_repeat(self._expand, stopping, self._rung_for_batches))
             await stopping.wait()
             await looking
             if self._in_flight:
@@ -78,14 +85,9 @@ class Sweeper:
         return SHORTEST_SLEEP
 
     async def _expand(self) -> float:
-        """Expand the batches that are open; returns the seconds until the next look."""
-        for batch_id in await self._expander.open_batches():
-            try:
-                await self._expander.expand(batch_id)
-            except Exception as error:
-                # It stays open and is tried again; others must not wait for it.
-                log.warning("batch_not_expanded", error=type(error).__name__)
-        return self._interval
+        """Expand some recipients of an open batch; returns the seconds until the next look."""
+        self._rung_for_batches.clear()
+        return 0.0 if await self._expander.expand_some() else self._interval
 
     async def _dispatch(self, claims: list[Claim]) -> None:
         try:

@@ -1,10 +1,17 @@
 """What creating and reading notifications takes and answers (requirements, section 5.1, 5.5)."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import FailFast, Field, StrictBool, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
 from app.schemas.base import (
@@ -13,6 +20,7 @@ from app.schemas.base import (
     IdempotencyKey,
     Instant,
     JsonObject,
+    Locale,
     MarkdownBody,
     Received,
     SmallObject,
@@ -60,10 +68,61 @@ class CreateNotification(NotificationContent):
     )
 
 
-class CreateBatch(NotificationContent):
-    """The same notification for many users (REQ-005)."""
+def _only_true(value: object) -> object:
+    if value is not True:  # a literal would take the number 1 as well
+        raise ValueError("must be true")
+    return value
 
-    user_ids: Annotated[list[UUID], Field(min_length=1), FailFast()]
+
+class Segment(Received):
+    """Users by what is known of them when the call is made."""
+
+    all: (
+        Annotated[Literal[True], BeforeValidator(_only_true, json_schema_input_type=Literal[True])]
+        | None
+    ) = Field(None, description="Every user.")
+    attributes: Annotated[SmallObject, Field(min_length=1)] | None = Field(
+        None,
+        description="What the user's attributes contain: each key with its value, at any depth.",
+        examples=[{"plan": "pro"}],
+    )
+    locale: Locale | None = Field(
+        None, description="The user's language; `de` means `de-AT` too. May narrow `attributes`."
+    )
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> Self:
+        chosen = self.attributes is not None or self.locale is not None
+        if chosen == (self.all is not None):
+            raise ValueError("must have either all: true, or attributes, locale or both")
+        return self
+
+
+class CreateBatch(NotificationContent):
+    """The same notification for many users: those listed, or those of a segment (REQ-005)."""
+
+    segment: Segment | None = None
+    user_ids: Annotated[list[UUID], Field(min_length=1, fail_fast=True)] | None = Field(
+        None, validate_default=True, description="Either these or a segment; duplicates count once."
+    )
+    override: StrictBool = Field(
+        False, description="Critical announcements of operators: passes the global limit."
+    )
+
+    @field_validator("user_ids")
+    @classmethod
+    def _either_users_or_a_segment(
+        cls, value: list[UUID] | None, info: ValidationInfo
+    ) -> list[UUID] | None:
+        has_segment = info.data.get("segment") is not None
+        if "segment" in info.data and has_segment == (value is not None):
+            raise ValueError("must be given, or else a segment")
+        return value
+
+    @property
+    def recipients(self) -> set[UUID] | Segment:
+        """Whom it is for."""
+        return self.segment or set(self.user_ids or ())
 
 
 class NotificationAccepted(Answered):
@@ -86,8 +145,10 @@ class BatchAccepted(Answered):
     """The batch is stored and will be expanded."""
 
     batch_id: UUID
-    recipient_count: int
-    status: Literal["processing"] = "processing"
+    recipient_count: int = Field(description="Distinct users it is for.")
+    status: Literal["processing", "completed"] = Field(
+        description="`completed` when the segment has nobody in it."
+    )
 
 
 class BatchStatus(Answered):
@@ -96,11 +157,13 @@ class BatchStatus(Answered):
     batch_id: UUID
     recipient_count: int
     created: int = Field(description="Recipients with a notification.")
-    delivered: int
-    failed: int = Field(description="Unknown users included.")
-    skipped: int
-    pending: int
-    status: Literal["processing", "completed", "partially_failed"]
+    delivered: int = Field(description="Recipients something has gone out to.")
+    failed: int = Field(description="Recipients a channel failed for; unknown users included.")
+    skipped: int = Field(description="Recipients nothing goes out to: expired, or cancelled.")
+    pending: int = Field(description="All others, those whose deliveries are held included.")
+    status: Literal["processing", "completed", "partially_failed"] = Field(
+        description="Held deliveries and digests don't keep a batch `processing`."
+    )
 
 
 class NotificationItem(Answered):

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from uuid import UUID
 
 import httpx
 import structlog
@@ -113,9 +112,8 @@ def register_tasks(worker: Worker) -> None:
         worker.sweeper.wake()
 
     @broker.task(EXPAND_TASK)
-    async def expand(batch_id: str) -> None:
-        with contextlib.suppress(Unavailable):
-            await worker.expander.expand(UUID(batch_id))
+    async def expand(batch_id: str) -> None:  # the sweeper finds it, in its turn
+        worker.sweeper.wake_for_batches()
 
     @broker.task(SWEEP_TASK)
     async def sweep() -> None:

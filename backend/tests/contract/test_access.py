@@ -68,7 +68,7 @@ ROUTES: dict[tuple[str, str], Route] = {
         Access.SERVICE, at(f"{V1}/notifications"), lambda w: content(user_id=w.user), 202
     ),
     ("POST", f"{V1}/notifications/bulk"): Route(
-        Access.SERVICE,
+        Access.SERVICE_OR_OPERATOR,
         at(f"{V1}/notifications/bulk"),
         lambda w: content(user_ids=[str(w.user)]),
         202,

@@ -1,7 +1,6 @@
-"""What the create calls mean (contract; REQ-001 to REQ-003, REQ-005), seen from outside."""
+"""What the create calls mean (contract; REQ-001 to REQ-003), seen from outside."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -9,15 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.config import Settings
-from app.pipeline.announce import Announcer
-from app.pipeline.decide import Defaults
-from app.pipeline.deliver import utc_now
-from app.pipeline.doorbell import StreamBroker, StreamDoorbell
-from app.pipeline.expand import Expander
-from app.realtime.backplane import Backplane
-from app.realtime.connection import redis_client, redis_url
-from tests.contract.callers import V1, Api, Json, assert_refused, content, open_api
+from tests.contract.callers import V1, Api, Json, assert_refused, content
 
 SOON = timedelta(hours=1)
 ITEM_FIELDS = {
@@ -70,29 +61,6 @@ class TestAnswers:
             "SELECT service FROM notifications WHERE id = :id", id=UUID(told["notification_id"])
         )
         assert [row.service for row in rows] == ["billing"]
-
-    async def test_a_batch_gets_id_count_and_status(self, api: Api) -> None:
-        users = [str(uuid4()) for _ in range(3)]
-        answer = await api.client.post(
-            f"{V1}/notifications/bulk",
-            json=content(user_ids=[*users, users[0], users[1].upper()], send_email=True),
-            headers=api.service(),
-        )
-        assert answer.status_code == 202
-        told = answer.json()
-        assert set(told) == {"batch_id", "recipient_count", "status"}
-        assert (told["recipient_count"], told["status"]) == (3, "processing")
-
-    async def test_a_full_batch_is_taken_whatever_is_named_twice(self, api: Api) -> None:
-        most = api.settings.notification_max_batch_size
-        users = [str(UUID(int=number)) for number in range(most)]
-        answer = await api.client.post(
-            f"{V1}/notifications/bulk",
-            json=content(user_ids=[*users, *users[:100]]),
-            headers=api.service(),
-        )
-        assert answer.status_code == 202
-        assert answer.json()["recipient_count"] == most
 
     async def test_the_requirements_own_example_is_taken(self, api: Api, ada: UUID) -> None:
         data = {
@@ -461,116 +429,3 @@ class TestUsers:
             known |= fields
             assert await put(**fields) == known
         assert await put() == known
-
-
-class TestBulk:
-    @pytest.fixture
-    async def fresh(self, fresh_settings: Settings) -> AsyncGenerator[Api]:
-        """An API on a database that no worker knows."""
-        async with open_api(fresh_settings) as api:
-            yield api
-
-    @pytest.fixture
-    async def expander(self, fresh: Api) -> AsyncGenerator[Expander]:
-        """The part of a worker that expands batches."""
-        redis = redis_client(fresh.settings)
-        broker = StreamBroker(redis_url(fresh.settings))
-        async with Announcer(Backplane(redis), StreamDoorbell(broker)) as announcer:
-            defaults = Defaults.from_settings(fresh.settings)
-            yield Expander(fresh.database, announcer, defaults, utc_now)
-        await broker.shutdown()
-        await redis.aclose()
-
-    async def send(self, api: Api, *users: UUID, **fields: Any) -> str:
-        body = content(user_ids=[str(user) for user in users], **fields)
-        answer = await api.client.post(f"{V1}/notifications/bulk", json=body, headers=api.service())
-        assert answer.status_code == 202
-        return answer.json()["batch_id"]
-
-    async def status(self, api: Api, batch_id: str) -> Json:
-        answer = await api.client.get(f"{V1}/notifications/bulk/{batch_id}", headers=api.service())
-        assert answer.status_code == 200
-        counts: Json = answer.json()
-        ended = ("delivered", "failed", "skipped", "pending")
-        assert counts["recipient_count"] == sum(counts[name] for name in ended)
-        return counts
-
-    async def test_unknown_users_fail_and_the_others_get_it(
-        self, fresh: Api, expander: Expander
-    ) -> None:
-        known = [await fresh.new_user(email="ada@example.com"), await fresh.new_user()]
-        batch = await self.send(fresh, *known, uuid4(), known[0])
-        assert await self.status(fresh, batch) == {
-            "batch_id": batch,
-            "recipient_count": 3,
-            "created": 0,
-            "delivered": 0,
-            "failed": 0,
-            "skipped": 0,
-            "pending": 3,
-            "status": "processing",
-        }
-        assert (await fresh.read(known[0]))["items"] == []
-        assert list(await expander.open_batches()) == [UUID(batch)]
-        await expander.expand(UUID(batch))
-        assert await self.status(fresh, batch) == {
-            "batch_id": batch,
-            "recipient_count": 3,
-            "created": 2,
-            "delivered": 2,
-            "failed": 1,
-            "skipped": 0,
-            "pending": 0,
-            "status": "partially_failed",
-        }
-        for user in known:
-            (item,) = (await fresh.read(user))["items"]
-            assert item["title"] == "New Task Assigned"
-        assert list(await expander.open_batches()) == []
-
-    async def test_expanding_twice_or_at_once_creates_nothing_twice(
-        self, fresh: Api, expander: Expander
-    ) -> None:
-        users = [await fresh.new_user() for _ in range(5)]
-        batch = await self.send(fresh, *users)
-        await asyncio.gather(*(expander.expand(UUID(batch)) for _ in range(4)))
-        await expander.expand(UUID(batch))
-        counts = await self.status(fresh, batch)
-        assert (counts["created"], counts["status"]) == (5, "completed")
-        for user in users:
-            page = await fresh.read(user)
-            assert (len(page["items"]), page["unread_count"], page["seq"]) == (1, 1, 1)
-
-    async def test_a_batch_of_unknown_users_ends_too(self, fresh: Api, expander: Expander) -> None:
-        batch = await self.send(fresh, uuid4(), uuid4())
-        await expander.expand(UUID(batch))
-        counts = await self.status(fresh, batch)
-        assert (counts["created"], counts["failed"], counts["status"]) == (
-            0,
-            2,
-            "partially_failed",
-        )
-
-    async def test_what_waits_for_an_email_is_pending_and_what_is_held_is_not(
-        self, fresh: Api, expander: Expander
-    ) -> None:
-        user = await fresh.new_user(email="ada@example.com")
-        send_at = (datetime.now(UTC) + SOON).isoformat()
-        expected = {
-            "processing": await self.send(fresh, user, priority="critical"),
-            "completed": await self.send(fresh, user, send_at=send_at),
-        }
-        for status, batch in expected.items():
-            await expander.expand(UUID(batch))
-            counts = await self.status(fresh, batch)
-            assert (counts["created"], counts["status"]) == (1, status)
-
-    async def test_content_is_cleaned_once_for_all(self, fresh: Api, expander: Expander) -> None:
-        user = await fresh.new_user()
-        batch = await self.send(
-            fresh, user, title="<b>T</b>", body="<script>x</script>*b*", data={"a": [1]}
-        )
-        await expander.expand(UUID(batch))
-        (item,) = (await fresh.read(user))["items"]
-        assert (item["title"], item["data"]) == ("T", {"a": [1]})
-        assert "script" not in item["body_html"]

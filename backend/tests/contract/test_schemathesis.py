@@ -1,7 +1,7 @@
 """The API keeps what its OpenAPI document says, on data made from that document."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -88,11 +88,14 @@ class Known:
         """Turn ids that nobody has into those that exist, so that the call can succeed."""
         for name in set(case.path_parameters or ()) & set(self.ids):
             case.path_parameters[name] = self.ids[name]
-        body: Any = case.body
-        if isinstance(body, dict) and "user_id" in body:
+        if not isinstance(case.body, dict):
+            return
+        body = cast("dict[str, Any]", case.body)
+        if "user_id" in body:
             body["user_id"] = self.ids["user_id"]
-        if isinstance(body, dict) and "user_ids" in body:
+        if body.get("user_ids"):
             body["user_ids"] = [*body["user_ids"], self.ids["user_id"]]
+        body.pop("override", None)  # it is not for services
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from app.pipeline.commit import GroupCommit
 from app.pipeline.decide import Defaults
 from app.pipeline.doorbell import STREAM, StreamBroker, StreamDoorbell
 from app.pipeline.draft import Content, Draft
-from app.pipeline.expand import Batch, BatchContent, store_batch
 from app.pipeline.receipt import Receipt
 from app.policy.kinds import Channel, NotificationType, Priority
 from app.policy.routing import Request
@@ -458,34 +457,3 @@ async def test_the_sweeper_delivers_what_nobody_rang_for(stage: Stage) -> None:
     await eventually(mailed)
     stopping.set()
     await sweeping
-
-
-# --- bulk ------------------------------------------------------------------------------------
-
-
-async def test_a_batch_is_expanded_once_by_racing_workers(stage: Stage) -> None:
-    known = [await stage.user() for _ in range(20)]
-    more = [uuid4() for _ in range(1200)]
-    await stage.rows(
-        "INSERT INTO users (id) SELECT unnest(CAST(:ids AS uuid[])) RETURNING id", ids=more
-    )
-    unknown = [uuid4() for _ in range(5)]
-    content = Content("A title", "body", "<p>body</p>", {"key": "value"})
-    request = Request(NotificationType.SYSTEM, Priority.HIGH, send_email=True)
-    batch = Batch(
-        uuid7(), "tests", BatchContent(request, content), [*known, *more, *unknown], START
-    )
-    await store_batch(stage.database, stage.announcer, batch)
-    await asyncio.gather(*(stage.worker.expander.expand(batch.id) for _ in range(4)))
-    await stage.worker.expander.expand(batch.id)
-    (counts,) = await stage.rows(
-        "SELECT count(*) AS n, count(DISTINCT user_id) AS users FROM notifications"
-        " WHERE batch_id = :id",
-        id=batch.id,
-    )
-    assert (counts.n, counts.users) == (1220, 1220)
-    states = await stage.rows(
-        "SELECT state, count(*) AS n FROM notification_batch_recipients GROUP BY state"
-    )
-    assert {row.state: row.n for row in states} == {"created": 1220, "unknown": 5}
-    assert await stage.worker.expander.open_batches() == []

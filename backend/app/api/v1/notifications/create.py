@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from app.api.dependencies import CallingService, Context, ServiceOrOperator
 from app.api.idempotency import IdempotencyKeyHeader, tell_if_repeated
 from app.api.json_body import JsonRoute
+from app.errors import Forbidden
 from app.pipeline.receipt import Receipt
 from app.schemas.notification import (
     BatchAccepted,
@@ -45,15 +46,17 @@ def accepted(receipt: Receipt) -> NotificationAccepted:
 
 @router.post("/bulk", status_code=202)
 async def create_batch(
-    wanted: CreateBatch, caller: CallingService, context: Context
+    wanted: CreateBatch, caller: ServiceOrOperator, context: Context
 ) -> BatchAccepted:
     """Store one notification for many users; workers expand it."""
-    return await context.notifications.create_batch(caller.name, wanted)
+    if wanted.override and not caller.is_operator:
+        raise Forbidden("Only operators may override.")
+    return await context.batches.create(caller.name, wanted)
 
 
 @router.get("/bulk/{batch_id}")
 async def batch_status(batch_id: UUID, caller: ServiceOrOperator, context: Context) -> BatchStatus:
     """How far a batch is, in recipients."""
-    return await context.notifications.batch_status(
+    return await context.batches.status(
         batch_id, service=None if caller.is_operator else caller.name
     )

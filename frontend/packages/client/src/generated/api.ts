@@ -282,14 +282,17 @@ export interface components {
              * Format: uuid
              */
             batch_id: string;
-            /** Recipient Count */
+            /**
+             * Recipient Count
+             * @description Distinct users it is for.
+             */
             recipient_count: number;
             /**
              * Status
-             * @default processing
-             * @constant
+             * @description `completed` when the segment has nobody in it.
+             * @enum {string}
              */
-            status: "processing";
+            status: "processing" | "completed";
         };
         /**
          * BatchStatus
@@ -308,19 +311,29 @@ export interface components {
              * @description Recipients with a notification.
              */
             created: number;
-            /** Delivered */
+            /**
+             * Delivered
+             * @description Recipients something has gone out to.
+             */
             delivered: number;
             /**
              * Failed
-             * @description Unknown users included.
+             * @description Recipients a channel failed for; unknown users included.
              */
             failed: number;
-            /** Skipped */
+            /**
+             * Skipped
+             * @description Recipients nothing goes out to: expired, or cancelled.
+             */
             skipped: number;
-            /** Pending */
+            /**
+             * Pending
+             * @description All others, those whose deliveries are held included.
+             */
             pending: number;
             /**
              * Status
+             * @description Held deliveries and digests don't keep a batch `processing`.
              * @enum {string}
              */
             status: "processing" | "completed" | "partially_failed";
@@ -354,7 +367,7 @@ export interface components {
         Channel: "push" | "in_app" | "email";
         /**
          * CreateBatch
-         * @description The same notification for many users (REQ-005).
+         * @description The same notification for many users: those listed, or those of a segment (REQ-005).
          */
         CreateBatch: {
             type: components["schemas"]["NotificationType"];
@@ -400,8 +413,18 @@ export interface components {
              * @description Nothing goes out from then on.
              */
             expires_at?: string | null;
-            /** User Ids */
-            user_ids: string[];
+            segment?: components["schemas"]["Segment"] | null;
+            /**
+             * User Ids
+             * @description Either these or a segment; duplicates count once.
+             */
+            user_ids?: string[] | null;
+            /**
+             * Override
+             * @description Critical announcements of operators: passes the global limit.
+             * @default false
+             */
+            override: boolean;
         };
         /**
          * CreateNotification
@@ -722,6 +745,32 @@ export interface components {
              * @description Failed before this instant.
              */
             before?: string | null;
+        };
+        /**
+         * Segment
+         * @description Users by what is known of them when the call is made.
+         */
+        Segment: {
+            /**
+             * All
+             * @description Every user.
+             */
+            all?: true | null;
+            /**
+             * Attributes
+             * @description What the user's attributes contain: each key with its value, at any depth.
+             * @example {
+             *       "plan": "pro"
+             *     }
+             */
+            attributes?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            } | null;
+            /**
+             * Locale
+             * @description The user's language; `de` means `de-AT` too. May narrow `attributes`.
+             */
+            locale?: string | null;
         };
         /**
          * SendAccepted
