@@ -1,6 +1,6 @@
 """What a notification is before it is stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -22,6 +22,8 @@ class Content:
         body_html: the same as safe HTML.
         data: the caller's own data.
         template_id: the template that was asked for.
+        variables: what the template gets beside `data`.
+        locale: the template's language that was asked for, a BCP 47 tag.
     """
 
     title: str
@@ -29,6 +31,8 @@ class Content:
     body_html: str
     data: JsonObject
     template_id: str | None = None
+    variables: JsonObject = field(default_factory=dict[str, JsonValue])
+    locale: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

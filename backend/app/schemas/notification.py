@@ -39,6 +39,10 @@ class NotificationContent(Received):
     body: MarkdownBody = Field(description="Markdown; raw HTML in it is cleaned.")
     data: SmallObject = Field(default_factory=dict, description="Your own data, at most 32 KiB.")
     template_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    variables: SmallObject = Field(
+        default_factory=dict, description="For the template, over `data`; at most 32 KiB."
+    )
+    locale: Locale | None = Field(None, description="Language of the template.")
     channels: Annotated[list[Channel], Field(min_length=1, max_length=3)] | None = Field(
         None, description="Narrows delivery; in-app is stored whatever it says."
     )

@@ -125,4 +125,6 @@ def sanitised(wanted: NotificationContent) -> Content:
         body_html=html,
         data=wanted.data,
         template_id=wanted.template_id,
+        variables=wanted.variables,
+        locale=wanted.locale,
     )

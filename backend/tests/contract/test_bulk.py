@@ -121,6 +121,26 @@ class TestAnswers:
         assert (item["title"], item["data"]) == ("T", {"a": [1]})
         assert "script" not in item["body_html"]
 
+    async def test_what_a_template_needs_is_kept_with_the_content(self, bulk: Bulk) -> None:
+        asked: Json = {"template_id": "t", "variables": {"n": [1]}, "locale": "de-AT"}
+        batch = await bulk.send(await bulk.api.new_user(), **asked)
+        (row,) = await bulk.api.rows(
+            "SELECT content -> 'content' AS content FROM notification_batches WHERE id = :id",
+            id=UUID(batch),
+        )
+        assert {name: row.content[name] for name in asked} == asked
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"variables": []}, {"variables": {"a": "x" * 40_000}}, {"locale": "_"}],
+        ids=["a list", "too large", "no language"],
+    )
+    async def test_and_has_its_limits(self, api: Api, wrong: Json) -> None:
+        body = content(user_ids=[str(uuid4())], **wrong)
+        answer = await api.client.post(BULK, json=body, headers=api.service())
+        (detail,) = assert_refused(answer, 422, "validation_error")
+        assert [detail["path"]] == list(wrong)
+
 
 class TestSegments:
     async def test_all_is_every_user_that_exists_at_the_call(self, bulk: Bulk) -> None:
@@ -300,6 +320,12 @@ class TestCounts:
 
     async def test_a_batch_of_unknown_users_ends_too(self, bulk: Bulk) -> None:
         batch = await bulk.send(uuid4(), uuid4())
+        await bulk.expand()
+        assert await bulk.counts(batch) == (2, 0, 0, 2, 0, 0, "partially_failed")
+
+    async def test_a_batch_that_cannot_be_read_fails_whom_it_has_left(self, bulk: Bulk) -> None:
+        batch = await bulk.send(uuid4(), uuid4())
+        await bulk.api.rows("UPDATE notification_batches SET content = '{}' RETURNING id")
         await bulk.expand()
         assert await bulk.counts(batch) == (2, 0, 0, 2, 0, 0, "partially_failed")
 

@@ -394,6 +394,18 @@ export interface components {
             /** Template Id */
             template_id?: string | null;
             /**
+             * Variables
+             * @description For the template, over `data`; at most 32 KiB.
+             */
+            variables?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /**
+             * Locale
+             * @description Language of the template.
+             */
+            locale?: string | null;
+            /**
              * Channels
              * @description Narrows delivery; in-app is stored whatever it says.
              */
@@ -454,6 +466,18 @@ export interface components {
             };
             /** Template Id */
             template_id?: string | null;
+            /**
+             * Variables
+             * @description For the template, over `data`; at most 32 KiB.
+             */
+            variables?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /**
+             * Locale
+             * @description Language of the template.
+             */
+            locale?: string | null;
             /**
              * Channels
              * @description Narrows delivery; in-app is stored whatever it says.
