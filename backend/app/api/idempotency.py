@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 
 from app.errors import ValidationFailed
-from app.pipeline.receipt import Receipt
 from app.schemas.base import IDEMPOTENCY_KEY
 
 HEADER = "Idempotency-Key"
@@ -43,7 +42,7 @@ HEADER_PARAMETER = {
 }
 
 
-def tell_if_repeated(response: Response, receipt: Receipt) -> None:
+def tell_if_repeated(response: Response, *, is_repeated: bool) -> None:
     """Mark an answer that an earlier call with the same key had."""
-    if receipt.is_repeated:
+    if is_repeated:
         response.headers[REPEATED_HEADER] = "true"

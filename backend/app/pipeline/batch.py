@@ -12,10 +12,13 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.database import Database, dumps
+from app.db.database import Database, driver_of, dumps
+from app.errors import IdempotencyConflict, TooManyRecipients
 from app.pipeline.announce import Announcement, Announcer
 from app.pipeline.draft import Content
+from app.pipeline.idempotency import Attempt, claim, keep
 from app.policy.routing import Request, effective_priority
 from app.schemas.notification import Segment
 
@@ -66,6 +69,7 @@ class Batch:
 
     Args:
         recipients: ids of users, each once, or what the users are like.
+        attempt: the call's idempotency key.
     """
 
     id: UUID
@@ -73,38 +77,72 @@ class Batch:
     content: BatchContent
     recipients: Collection[UUID] | Segment
     created_at: datetime
+    attempt: Attempt | None = None
 
 
-async def store_batch(database: Database, announcer: Announcer, batch: Batch, *, most: int) -> int:
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A batch as its caller is told of it.
+
+    Args:
+        is_repeated: whether an earlier call with the same key created it.
+    """
+
+    id: UUID
+    recipient_count: int
+    is_repeated: bool = False
+
+
+async def store_batch(
+    database: Database, announcer: Announcer, batch: Batch, *, most: int
+) -> StoredBatch:
     """Commit a batch and its recipients, whom workers then notify.
 
     Args:
         most: recipients that a batch may have.
 
     Returns:
-        How many recipients it has; when they are more than `most`, nothing was stored.
+        What was stored, now or by the first call with the same key.
 
     Raises:
+        TooManyRecipients: it has more than that; nothing was stored.
+        IdempotencyConflict: the key was used for another request.
         Unavailable: PostgreSQL is away.
     """
-    members, parameters = _members(batch.recipients)
+    attempts = [] if batch.attempt is None else [batch.attempt]
     async with database.as_service() as connection:
-        result = await connection.execute(
-            text(INSERT_BATCH.format(members=members)),
-            {
-                "id": batch.id,
-                "service": batch.service,
-                "content": dumps(stored_content.dump_python(batch.content, mode="json")),
-                "urgency": effective_priority(batch.content.request).rank,
-                "created_at": batch.created_at,
-                "most": most,
-                **parameters,
-            },
-        )
-        count: int = result.scalar_one()
-    if 0 < count <= most:
+        driver = await driver_of(connection)
+        earlier = (await claim(driver, attempts)).get(batch.id)
+        if isinstance(earlier, IdempotencyConflict):
+            raise earlier
+        if earlier is not None:
+            return StoredBatch(UUID(earlier["id"]), earlier["recipient_count"], is_repeated=True)
+        count = await _insert(connection, batch, most)
+        if count > most:
+            raise TooManyRecipients(f"A batch has at most {most} recipients.")
+        answer = {"id": str(batch.id), "recipient_count": count}
+        await keep(driver, [(attempt, answer) for attempt in attempts])
+    if count:
         announcer.announce(Announcement(batch_ids=(batch.id,)))
-    return count
+    return StoredBatch(batch.id, count)
+
+
+async def _insert(connection: AsyncConnection, batch: Batch, most: int) -> int:
+    """Write a batch with at most so many recipients; returns how many it was to have."""
+    members, parameters = _members(batch.recipients)
+    result = await connection.execute(
+        text(INSERT_BATCH.format(members=members)),
+        {
+            "id": batch.id,
+            "service": batch.service,
+            "content": dumps(stored_content.dump_python(batch.content, mode="json")),
+            "urgency": effective_priority(batch.content.request).rank,
+            "created_at": batch.created_at,
+            "most": most,
+            **parameters,
+        },
+    )
+    return result.scalar_one()
 
 
 def _members(recipients: Collection[UUID] | Segment) -> tuple[str, dict[str, Any]]:

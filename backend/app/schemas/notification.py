@@ -51,6 +51,9 @@ class NotificationContent(Received):
     )
     send_at: Instant | None = Field(None, description="Nothing goes out before.")
     expires_at: Instant | None = Field(None, description="Nothing goes out from then on.")
+    idempotency_key: IdempotencyKey | None = Field(
+        None, description="For 24 hours a repeated call answers what the first one did."
+    )
 
     @field_validator("expires_at")
     @classmethod
@@ -67,9 +70,6 @@ class CreateNotification(NotificationContent):
     """A notification for one user (REQ-003)."""
 
     user_id: UUID
-    idempotency_key: IdempotencyKey | None = Field(
-        None, description="For 24 hours a repeated call answers what the first one did."
-    )
 
 
 def _only_true(value: object) -> object:

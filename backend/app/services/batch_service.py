@@ -9,14 +9,19 @@ from uuid_utils.compat import uuid7
 
 from app.config import Settings
 from app.db.database import Database
-from app.errors import NotFound, TooManyRecipients, ValidationFailed
+from app.errors import NotFound, ValidationFailed
 from app.pipeline.announce import Announcer
-from app.pipeline.batch import Batch, BatchContent, store_batch
+from app.pipeline.batch import Batch, BatchContent, StoredBatch, store_batch
 from app.pipeline.deliver import Clock
 from app.policy.kinds import Priority
 from app.policy.routing import Request, effective_priority
-from app.schemas.notification import BatchAccepted, BatchStatus, CreateBatch
-from app.services.notification_service import policy_request, refuse_expired, sanitised
+from app.schemas.notification import BatchStatus, CreateBatch
+from app.services.notification_service import (
+    attempt_of,
+    policy_request,
+    refuse_expired,
+    sanitised,
+)
 
 log = structlog.get_logger()
 
@@ -82,14 +87,21 @@ class BatchService:
         self._announcer = announcer
         self._clock = clock
 
-    async def create(self, service: str, wanted: CreateBatch) -> BatchAccepted:
+    async def create(
+        self, service: str, wanted: CreateBatch, key: str | None = None
+    ) -> StoredBatch:
         """Store one notification for many users; workers expand it.
 
         Args:
             service: name of the caller.
+            key: the idempotency key beside the body; the body may hold it too.
+
+        Returns:
+            What was stored, now or by the first call with the same key.
 
         Raises:
             TooManyRecipients: more distinct users than a batch may have; nothing is stored.
+            IdempotencyConflict: the key was used for another request.
             ValidationFailed: it has expired already, or overrides without being critical.
             Unavailable: PostgreSQL is away.
         """
@@ -98,23 +110,26 @@ class BatchService:
         refuse_expired(wanted, now)
         if wanted.override:
             _refuse_unless_critical(request)
+        batch_id = uuid7()
         batch = Batch(
-            id=uuid7(),
+            id=batch_id,
             service=service,
             content=BatchContent(request, sanitised(wanted)),
             recipients=wanted.recipients,
             created_at=now,
+            attempt=attempt_of(service, wanted, key, batch_id, now),
         )
-        count = await store_batch(self._database, self._announcer, batch, most=self._max_recipients)
-        if count > self._max_recipients:
-            raise TooManyRecipients(f"A batch has at most {self._max_recipients} recipients.")
-        if wanted.override:
-            log.info("batch_override", batch_id=str(batch.id), service=service, recipients=count)
-        return BatchAccepted(
-            batch_id=batch.id,
-            recipient_count=count,
-            status="processing" if count else "completed",
+        stored = await store_batch(
+            self._database, self._announcer, batch, most=self._max_recipients
         )
+        if wanted.override and not stored.is_repeated:
+            log.info(
+                "batch_override",
+                batch_id=str(stored.id),
+                service=service,
+                recipients=stored.recipient_count,
+            )
+        return stored
 
     async def status(self, batch_id: UUID, *, service: str | None) -> BatchStatus:
         """How far a batch is.

@@ -61,7 +61,7 @@ class NotificationService:
                 request=policy_request(wanted),
                 content=sanitised(wanted),
                 created_at=now,
-                attempt=_attempt(service, wanted, key, notification_id, now),
+                attempt=attempt_of(service, wanted, key, notification_id, now),
             )
         )
 
@@ -76,9 +76,18 @@ def refuse_expired(wanted: NotificationContent, now: datetime) -> None:
         )
 
 
-def _attempt(
-    service: str, wanted: CreateNotification, key: str | None, owner_id: UUID, now: datetime
+def attempt_of(
+    service: str, wanted: NotificationContent, key: str | None, owner_id: UUID, now: datetime
 ) -> Attempt | None:
+    """The call's idempotency key, with what it is to protect.
+
+    Args:
+        key: from the call's header.
+        owner_id: id of what the call would create.
+
+    Raises:
+        ValidationFailed: header and body have different keys.
+    """
     if key is not None and wanted.idempotency_key not in {None, key}:
         raise ValidationFailed(
             details=[

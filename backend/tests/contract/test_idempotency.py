@@ -86,6 +86,36 @@ class TestRepeats:
         assert answers[1]["status"] == "scheduled"
 
 
+class TestBulk:
+    async def bulk(self, api: Api, key: str, **fields: Any) -> httpx.Response:
+        headers = api.service("shop") | {"Idempotency-Key": key}
+        return await api.client.post(
+            f"{V1}/notifications/bulk", json=content(**fields), headers=headers
+        )
+
+    async def test_a_repeat_makes_no_second_batch(self, api: Api, ada: UUID, key: str) -> None:
+        calls = [self.bulk(api, key, user_ids=[str(ada)]) for _ in range(4)]
+        answers = await asyncio.gather(*calls)
+        assert {answer.status_code for answer in answers} == {202}
+        assert len({answer.json()["batch_id"] for answer in answers}) == 1
+        assert {answer.json()["recipient_count"] for answer in answers} == {1}
+        repeats = [answer for answer in answers if "Idempotent-Replayed" in answer.headers]
+        assert len(repeats) == 3
+        other = await self.bulk(api, key, user_ids=[str(ada)], title="Something else")
+        assert_refused(other, 409, "idempotency_conflict")
+
+    async def test_a_single_call_is_another_request(self, api: Api, ada: UUID, key: str) -> None:
+        await post(api, content(user_id=ada), key)
+        answer = await self.bulk(api, key, user_ids=[str(ada)])
+        assert_refused(answer, 409, "idempotency_conflict")
+
+    async def test_a_refused_batch_leaves_its_key_free(self, api: Api, ada: UUID, key: str) -> None:
+        too_many = [str(uuid4()) for _ in range(api.settings.notification_max_batch_size + 1)]
+        answer = await self.bulk(api, key, user_ids=too_many)
+        assert_refused(answer, 400, "too_many_recipients")
+        assert (await self.bulk(api, key, user_ids=[str(ada)])).status_code == 202
+
+
 class TestOtherCalls:
     async def test_another_body_is_a_conflict_and_changes_nothing(
         self, api: Api, ada: UUID, key: str

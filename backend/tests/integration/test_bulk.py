@@ -51,7 +51,8 @@ class Floor:
         content = Content("A title", "body", "<p>body</p>", {"key": "value"})
         request = Request(NotificationType.SYSTEM, priority, send_email=True)
         batch = Batch(uuid7(), "tests", BatchContent(request, content), users, utc_now())
-        assert await store_batch(self.database, self.announcer, batch, most=MOST) == len(users)
+        stored = await store_batch(self.database, self.announcer, batch, most=MOST)
+        assert (stored.id, stored.recipient_count) == (batch.id, len(users))
         return batch.id
 
     async def expand(self) -> None:

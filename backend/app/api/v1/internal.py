@@ -24,7 +24,7 @@ async def send_notification(
 ) -> SendAccepted:
     """Store a notification for one user; it is delivered from then on, whatever fails."""
     receipt = await context.notifications.create(caller.name, wanted, key)
-    tell_if_repeated(response, receipt)
+    tell_if_repeated(response, is_repeated=receipt.is_repeated)
     return SendAccepted(
         notification_id=receipt.id, status="scheduled" if receipt.is_scheduled else "queued"
     )

@@ -30,7 +30,7 @@ async def create_notification(
 ) -> NotificationAccepted:
     """Store a notification for one user; it is delivered from then on, whatever fails."""
     receipt = await context.notifications.create(caller.name, wanted, key)
-    tell_if_repeated(response, receipt)
+    tell_if_repeated(response, is_repeated=receipt.is_repeated)
     return accepted(receipt)
 
 
@@ -46,12 +46,22 @@ def accepted(receipt: Receipt) -> NotificationAccepted:
 
 @router.post("/bulk", status_code=202)
 async def create_batch(
-    wanted: CreateBatch, caller: ServiceOrOperator, context: Context
+    wanted: CreateBatch,
+    caller: ServiceOrOperator,
+    context: Context,
+    key: IdempotencyKeyHeader,
+    response: Response,
 ) -> BatchAccepted:
     """Store one notification for many users; workers expand it."""
     if wanted.override and not caller.is_operator:
         raise Forbidden("Only operators may override.")
-    return await context.batches.create(caller.name, wanted)
+    stored = await context.batches.create(caller.name, wanted, key)
+    tell_if_repeated(response, is_repeated=stored.is_repeated)
+    return BatchAccepted(
+        batch_id=stored.id,
+        recipient_count=stored.recipient_count,
+        status="processing" if stored.recipient_count else "completed",
+    )
 
 
 @router.get("/bulk/{batch_id}")

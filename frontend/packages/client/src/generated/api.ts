@@ -425,6 +425,11 @@ export interface components {
              * @description Nothing goes out from then on.
              */
             expires_at?: string | null;
+            /**
+             * Idempotency Key
+             * @description For 24 hours a repeated call answers what the first one did.
+             */
+            idempotency_key?: string | null;
             segment?: components["schemas"]["Segment"] | null;
             /**
              * User Ids
@@ -499,15 +504,15 @@ export interface components {
              */
             expires_at?: string | null;
             /**
-             * User Id
-             * Format: uuid
-             */
-            user_id: string;
-            /**
              * Idempotency Key
              * @description For 24 hours a repeated call answers what the first one did.
              */
             idempotency_key?: string | null;
+            /**
+             * User Id
+             * Format: uuid
+             */
+            user_id: string;
         };
         /**
          * DeadLetter
@@ -968,7 +973,10 @@ export interface operations {
     create_batch: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description For 24 hours a repeated call answers what the first one did. */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
