@@ -12,12 +12,14 @@ from starlette.exceptions import HTTPException
 from app.api.json_body import MALFORMED_BODY, MalformedBody
 from app.api.middleware import CORRELATION_HEADER
 from app.errors import BodyTooLarge, ErrorDetail, NotFound, NotifyError, ValidationFailed
+from app.security.redact import mask_text
 
 log = structlog.get_logger()
 
 # Where FastAPI found a value says nothing to a caller: they know their own fields.
 LOCATIONS = ("body", "query", "path", "header", "cookie")
 MAX_DETAILS = 100  # fields told of; a body may have many more
+MAX_PATH = 200  # characters
 
 
 class ErrorBody(BaseModel):
@@ -83,12 +85,16 @@ async def _render_validation(request: Request, error: Exception) -> JSONResponse
 
 def _detail(item: Any) -> ErrorDetail:
     location = [str(part) for part in item["loc"]]
-    path = location[1:] if location and location[0] in LOCATIONS else location
+    named = location[1:] if location and location[0] in LOCATIONS else location
+    # Names are the caller's, too; a secret that stands among them is not told back.
+    path = mask_text(".".join(named)[:MAX_PATH])
+    if path and item["type"] == "model_type":
+        return {"path": path, "code": "object_expected", "message": "must be an object"}
     if item["type"] in {"model_attributes_type", "model_type"}:
         message = "Send a JSON object, with Content-Type: application/json."
-        return {"path": ".".join(path), "code": "object_expected", "message": message}
+        return {"path": path, "code": "object_expected", "message": message}
     return {
-        "path": ".".join(path),
+        "path": path,
         "code": item["type"],
         "message": item["msg"].removeprefix("Value error, "),
     }

@@ -105,6 +105,7 @@ class Notification(Base):
     body: Mapped[str]
     body_html: Mapped[str]
     data: Mapped[EmptyObject]
+    masked: Mapped[list[JsonValue]] = mapped_column(server_default=text("'[]'::jsonb"))
     template_id: Mapped[str | None] = mapped_column(String(100))
     service: Mapped[str]
     batch_id: Mapped[UUID | None] = mapped_column(

@@ -5,7 +5,7 @@ are not part of the batch.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from app.pipeline.draft import Content
 from app.pipeline.idempotency import Attempt, claim, keep
 from app.policy.routing import Request, effective_priority
 from app.schemas.notification import Segment
+from app.security.redact import Masked
 
 # One member more than a batch may have is enough to know that there are too many.
 INSERT_BATCH = """
@@ -85,12 +86,17 @@ class StoredBatch:
     """A batch as its caller is told of it.
 
     Args:
+        masked: where secrets were masked in its content.
         is_repeated: whether an earlier call with the same key created it.
     """
 
     id: UUID
     recipient_count: int
+    masked: tuple[Masked, ...] = ()
     is_repeated: bool = False
+
+
+told_batch = TypeAdapter(StoredBatch)
 
 
 async def store_batch(
@@ -116,15 +122,16 @@ async def store_batch(
         if isinstance(earlier, IdempotencyConflict):
             raise earlier
         if earlier is not None:
-            return StoredBatch(UUID(earlier["id"]), earlier["recipient_count"], is_repeated=True)
+            return replace(told_batch.validate_python(earlier), is_repeated=True)
         count = await _insert(connection, batch, most)
         if count > most:
             raise TooManyRecipients(f"A batch has at most {most} recipients.")
-        answer = {"id": str(batch.id), "recipient_count": count}
+        stored = StoredBatch(batch.id, count, tuple(batch.content.content.masked))
+        answer = told_batch.dump_python(stored, mode="json")
         await keep(driver, [(attempt, answer) for attempt in attempts])
     if count:
         announcer.announce(Announcement(batch_ids=(batch.id,)))
-    return StoredBatch(batch.id, count)
+    return stored
 
 
 async def _insert(connection: AsyncConnection, batch: Batch, most: int) -> int:

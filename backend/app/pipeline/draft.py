@@ -1,5 +1,6 @@
 """What a notification is before it is stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -8,13 +9,14 @@ from pydantic import JsonValue
 
 from app.pipeline.idempotency import Attempt
 from app.policy.routing import Request
+from app.security.redact import Masked
 
 JsonObject = dict[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Texts and data of a notification, sanitised.
+    """Texts and data of a notification, sanitised and without secrets.
 
     Args:
         title: plain text, at most 255 characters.
@@ -24,6 +26,7 @@ class Content:
         template_id: the template that was asked for.
         variables: what the template gets beside `data`.
         locale: the template's language that was asked for, a BCP 47 tag.
+        masked: where secrets were.
     """
 
     title: str
@@ -33,6 +36,7 @@ class Content:
     template_id: str | None = None
     variables: JsonObject = field(default_factory=dict[str, JsonValue])
     locale: str | None = None
+    masked: Sequence[Masked] = ()
 
 
 @dataclass(frozen=True, slots=True)

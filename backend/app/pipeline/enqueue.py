@@ -26,17 +26,18 @@ WRITE_GROUP = """
     WITH stored AS (
         INSERT INTO notifications (
             id, user_id, type, priority, title, body, body_html, data, template_id, service,
-            batch_id, position, seq, send_at, created_at, expires_at
+            batch_id, position, seq, send_at, created_at, expires_at, masked
         )
         SELECT id, user_id, type, priority, title, body, body_html, data::jsonb, template_id,
-               service, batch_id, position, position, send_at, created_at, expires_at
+               service, batch_id, position, position, send_at, created_at, expires_at,
+               masked::jsonb
         FROM unnest(
             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::text[], $10::text[], $11::uuid[], $12::bigint[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[]
+            $14::timestamptz[], $15::timestamptz[], $32::text[]
         ) AS n (
             id, user_id, type, priority, title, body, body_html, data, template_id, service,
-            batch_id, position, send_at, created_at, expires_at
+            batch_id, position, send_at, created_at, expires_at, masked
         )
     ), decided AS (
         INSERT INTO notification_decisions (
@@ -144,7 +145,8 @@ async def store(driver: Driver, drafts: Sequence[Draft], defaults: Defaults) -> 
     prepared = [prepare(draft, *users[draft.user_id]) for draft in drafts if draft.user_id in users]
     if prepared:
         inboxes = inbox_columns(inbox for _, inbox in users.values())
-        await driver.execute(WRITE_GROUP, *_columns(prepared), *inboxes)
+        masked = [dumps(item.draft.content.masked) for item in prepared]
+        await driver.execute(WRITE_GROUP, *_columns(prepared), *inboxes, masked)
     return prepared
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from app.pipeline.enqueue import Prepared
 from app.pipeline.idempotency import Answer
 from app.policy.kinds import Channel
+from app.security.redact import Masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Receipt:
     Args:
         channels: those something will go out on, now or later.
         is_scheduled: whether nothing goes out before a later instant that the caller chose.
+        masked: where secrets were masked in its content.
         is_repeated: whether an earlier call with the same key created it.
     """
 
@@ -25,6 +27,7 @@ class Receipt:
     channels: tuple[Channel, ...]
     is_scheduled: bool
     created_at: datetime
+    masked: tuple[Masked, ...] = ()
     is_repeated: bool = False
 
 
@@ -38,6 +41,7 @@ def receipt_of(prepared: Prepared) -> Receipt:
         channels=tuple(prepared.channels),
         is_scheduled=prepared.is_scheduled,
         created_at=prepared.draft.created_at,
+        masked=tuple(prepared.draft.content.masked),
     )
 
 

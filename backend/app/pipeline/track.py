@@ -28,6 +28,7 @@ from app.errors import Unavailable
 from app.pipeline.coalescing import Coalescer
 from app.policy.kinds import DeliveryStatus, Reason
 from app.policy.retry import RetryPolicy
+from app.security.redact import mask_text
 
 log = structlog.get_logger()
 
@@ -193,7 +194,7 @@ async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: da
             "notification_ids": [entry.claim.notification_id for entry in entries],
             "statuses": [entry.status.value for entry in entries],
             "reasons": [None if entry.reason is None else entry.reason.value for entry in entries],
-            "details": [entry.detail for entry in entries],
+            "details": [entry.detail and mask_text(entry.detail) for entry in entries],
             "due": [entry.due for entry in entries],
             "provider_ids": [entry.provider_id for entry in entries],
             "events": [entry.event for entry in entries],

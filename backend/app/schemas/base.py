@@ -21,7 +21,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from app.security.sanitize import plain_text
+from app.security.lines import plain_line
 
 MAX_NESTING = 32
 MAX_DATA_BYTES = 32 * 1024
@@ -66,20 +66,30 @@ def _containers(values: Iterable[object]) -> list[Container]:
     return [cast("Container", value) for value in values if isinstance(value, dict | list)]
 
 
-def _shallow(value: object) -> object:
+def shallow(value: object) -> object:
+    """The value, which is not nested too deeply.
+
+    Raises:
+        ValueError: it is.
+    """
     if nesting(value) > MAX_NESTING:
         raise ValueError(f"must not be nested deeper than {MAX_NESTING} levels")
     return value
 
 
-def _small(value: JsonObject) -> JsonObject:
+def small(value: JsonObject) -> JsonObject:
+    """The object, whose JSON in UTF-8 is not too long.
+
+    Raises:
+        ValueError: it is.
+    """
     if len(orjson.dumps(value)) > MAX_DATA_BYTES:
         raise ValueError(f"must have at most {MAX_DATA_BYTES // 1024} KiB")
     return value
 
 
 def _title(value: str) -> str:
-    text = plain_text(value)
+    text = plain_line(value)
     if not text:
         raise ValueError("must not be empty")
     if len(text) > MAX_TITLE:
@@ -140,8 +150,8 @@ MarkdownBody = Annotated[
 ]
 SmallObject = Annotated[
     JsonObject,
-    BeforeValidator(_shallow, json_schema_input_type=JsonObject),
-    AfterValidator(_small),
+    BeforeValidator(shallow, json_schema_input_type=JsonObject),
+    AfterValidator(small),
 ]
 Instant = Annotated[
     AwareDatetime,

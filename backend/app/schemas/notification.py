@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
+from app.schemas.actions import NotificationData
 from app.schemas.base import (
     Answered,
     AnsweredInstant,
@@ -26,6 +27,7 @@ from app.schemas.base import (
     SmallObject,
     Title,
 )
+from app.security.redact import Masked
 
 
 class NotificationContent(Received):
@@ -37,7 +39,9 @@ class NotificationContent(Received):
     )
     title: Title
     body: MarkdownBody = Field(description="Markdown; raw HTML in it is cleaned.")
-    data: SmallObject = Field(default_factory=dict, description="Your own data, at most 32 KiB.")
+    data: NotificationData = Field(
+        default_factory=dict, description="Your own data, at most 32 KiB."
+    )
     template_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     variables: SmallObject = Field(
         default_factory=dict, description="For the template, over `data`; at most 32 KiB."
@@ -129,6 +133,11 @@ class CreateBatch(NotificationContent):
         return self.segment or set(self.user_ids or ())
 
 
+MaskedSecrets = Annotated[
+    list[Masked], Field(description="Where secrets were found in the content, and masked.")
+]
+
+
 class NotificationAccepted(Answered):
     """The notification is stored and will be delivered."""
 
@@ -136,6 +145,7 @@ class NotificationAccepted(Answered):
     status: Literal["queued", "scheduled"]
     channels: list[Channel] = Field(description="Channels something will go out on.")
     created_at: AnsweredInstant
+    masked: MaskedSecrets
 
 
 class SendAccepted(Answered):
@@ -143,6 +153,7 @@ class SendAccepted(Answered):
 
     notification_id: UUID
     status: Literal["queued", "scheduled"]
+    masked: MaskedSecrets
 
 
 class BatchAccepted(Answered):
@@ -153,6 +164,7 @@ class BatchAccepted(Answered):
     status: Literal["processing", "completed"] = Field(
         description="`completed` when the segment has nobody in it."
     )
+    masked: MaskedSecrets
 
 
 class BatchStatus(Answered):

@@ -18,7 +18,7 @@ class UpsertUser(Received):
     full_name: FullName | None = None
     timezone: Timezone | None = None
     locale: Locale | None = None
-    attributes: SmallObject = Field(default_factory=dict, description="For segments of bulk calls.")
+    attributes: SmallObject | None = Field(default=None, description="For segments of bulk calls.")
 
 
 class StoredUser(Answered):

@@ -10,13 +10,14 @@ from html import unescape
 import nh3
 import pyromark
 
+from app.security.addresses import is_safe_link
+
 ALLOWED_TAGS = {
     "a", "b", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr",
     "i", "li", "ol", "p", "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
 ALLOWED_ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 ALLOWED_SCHEMES = {"http", "https", "mailto"}
-LINK_PREFIXES = ("https://", "http://", "mailto:", "/", "#", "?")
 MAX_HTML = 256 * 1024  # characters; tables may render to fifty times their source
 MAX_DEPTH = 100  # elements within each other; parsing takes time by the square of it
 
@@ -76,16 +77,9 @@ def _depth(html: str) -> int:
 
 
 def _safe_attribute(tag: str, attribute: str, value: str) -> str | None:
-    if attribute == "href" and not _is_safe_link(value):
+    if attribute == "href" and not is_safe_link(value):
         return None
     return value
-
-
-def _is_safe_link(target: str) -> bool:
-    # Browsers read a backslash as a slash and skip tabs and newlines inside an address.
-    if any(character in target for character in "\\\t\r\n") or target.startswith("//"):
-        return False
-    return target.lower().startswith(LINK_PREFIXES)
 
 
 cleaner = nh3.Cleaner(

@@ -1,6 +1,7 @@
 """Creating notifications one at a time (REQ-003)."""
 
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -12,10 +13,12 @@ from app.pipeline.draft import Content, Draft
 from app.pipeline.idempotency import Attempt, fingerprint_of
 from app.pipeline.receipt import Receipt
 from app.policy.routing import Request
+from app.schemas.base import MAX_TITLE, JsonObject
 from app.schemas.notification import (
     CreateNotification,
     NotificationContent,
 )
+from app.security.redact import redact
 from app.security.sanitize import TooComplex, safe_html
 
 
@@ -117,23 +120,32 @@ def policy_request(wanted: NotificationContent) -> Request:
 
 
 def sanitised(wanted: NotificationContent) -> Content:
-    """Texts and data of a call as they are stored.
+    """Texts and data of a call as they are stored: without secrets, the body as safe HTML too.
 
     Raises:
         ValidationFailed: the body is too complex.
     """
+    said: JsonObject = {
+        "title": wanted.title,
+        "body": wanted.body,
+        "data": wanted.data,
+        "variables": wanted.variables,
+    }
+    said, masked = redact(said)
+    body = cast("str", said["body"])
     try:
-        html = safe_html(wanted.body)
+        html = safe_html(body)
     except TooComplex as error:
         raise ValidationFailed(
             details=[{"path": "body", "code": "too_complex", "message": str(error)}]
         ) from None
     return Content(
-        title=wanted.title,
-        body=wanted.body,
+        title=cast("str", said["title"])[:MAX_TITLE],  # a mask may be longer than its secret
+        body=body,
         body_html=html,
-        data=wanted.data,
+        data=cast("JsonObject", said["data"]),
         template_id=wanted.template_id,
-        variables=wanted.variables,
+        variables=cast("JsonObject", said["variables"]),
         locale=wanted.locale,
+        masked=masked,
     )

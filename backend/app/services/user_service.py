@@ -68,7 +68,7 @@ class UserService:
                             "full_name": wanted.full_name,
                             "timezone": wanted.timezone,
                             "locale": wanted.locale,
-                            "attributes": dumps(wanted.attributes),
+                            "attributes": dumps(wanted.attributes or {}),
                             "sent": sorted(wanted.model_fields_set),
                         },
                     )

@@ -102,7 +102,7 @@ class TestAnswers:
         answer = await api.client.post(BULK, json=body, headers=api.service())
         assert answer.status_code == 202
         told = answer.json()
-        assert set(told) == {"batch_id", "recipient_count", "status"}
+        assert set(told) == {"batch_id", "recipient_count", "status", "masked"}
         assert (told["recipient_count"], told["status"]) == (3, "processing")
 
     async def test_a_full_batch_is_taken_whatever_is_named_twice(self, api: Api) -> None:

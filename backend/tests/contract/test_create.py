@@ -41,7 +41,7 @@ class TestAnswers:
     async def test_a_service_gets_id_status_channels_and_instant(self, api: Api, ada: UUID) -> None:
         before = datetime.now(UTC)
         created = await api.create(ada)
-        assert set(created) == {"id", "status", "channels", "created_at"}
+        assert set(created) == {"id", "status", "channels", "created_at", "masked"}
         assert UUID(created["id"])
         assert created["status"] == "queued"
         assert created["channels"] == ["in_app", "email"]
@@ -54,7 +54,7 @@ class TestAnswers:
         )
         assert answer.status_code == 202
         told = answer.json()
-        assert set(told) == {"notification_id", "status"}
+        assert set(told) == {"notification_id", "status", "masked"}
         assert told["status"] == "queued"
         assert (await api.read(ada, f"/{told['notification_id']}"))["title"] == body["title"]
         rows = await api.rows(
@@ -377,7 +377,9 @@ class TestSafety:
             ("  1 < 2 & 3 > 2  ", "1 < 2 & 3 > 2"),
             ("<<b>i>x<</b>/i>", "x"),
             ("<b<b>>x", ">x"),
-            ("Ünïcødé 🎉 \u202eRTL", "Ünïcødé 🎉 \u202eRTL"),
+            ("Ünïcødé 🎉 \u2067שלום\u2069", "Ünïcødé 🎉 \u2067שלום\u2069"),
+            ("\u202eRTL and \u2067open", "RTL and open"),
+            ("two\r\n\tlines\x07", "two lines"),
             ("x <y@example.com>", "x"),
             ("I <3 you", "I <3 you"),
             ("{{ 7 * 7 }} ${7*7} %s", "{{ 7 * 7 }} ${7*7} %s"),
@@ -428,4 +430,6 @@ class TestUsers:
         ):
             known |= fields
             assert await put(**fields) == known
+        known |= {"attributes": {}}
+        assert await put(attributes=None) == known
         assert await put() == known

@@ -26,7 +26,9 @@ async def send_notification(
     receipt = await context.notifications.create(caller.name, wanted, key)
     tell_if_repeated(response, is_repeated=receipt.is_repeated)
     return SendAccepted(
-        notification_id=receipt.id, status="scheduled" if receipt.is_scheduled else "queued"
+        notification_id=receipt.id,
+        status="scheduled" if receipt.is_scheduled else "queued",
+        masked=list(receipt.masked),
     )
 
 

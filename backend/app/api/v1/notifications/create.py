@@ -41,6 +41,7 @@ def accepted(receipt: Receipt) -> NotificationAccepted:
         status="scheduled" if receipt.is_scheduled else "queued",
         channels=list(receipt.channels),
         created_at=receipt.created_at,
+        masked=list(receipt.masked),
     )
 
 
@@ -61,6 +62,7 @@ async def create_batch(
         batch_id=stored.id,
         recipient_count=stored.recipient_count,
         status="processing" if stored.recipient_count else "completed",
+        masked=list(stored.masked),
     )
 
 
