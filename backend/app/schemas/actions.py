@@ -91,8 +91,14 @@ class _LikeContentData:
         self, _source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
-            _as_object, handler.generate_schema(ContentData)
+            _as_object,
+            handler.generate_schema(ContentData),
+            serialization=core_schema.plain_serializer_function_ser_schema(_as_it_is),
         )
+
+
+def _as_it_is(data: JsonObject) -> JsonObject:
+    return data
 
 
 def _as_object(data: ContentData) -> JsonObject:

@@ -48,12 +48,7 @@ SUSPICIOUS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A place where something was masked; never what it was.
-
-    Args:
-        path: dotted, such as `body` or `data.deploy.log`.
-        kind: of secret, such as `aws_access_key`.
-    """
+    """Where a secret was masked, such as `data.deploy.log`, and its kind, such as `jwt`."""
 
     path: str
     kind: str

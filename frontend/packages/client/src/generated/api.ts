@@ -273,6 +273,26 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * Action
+         * @description A button: it leads to `url`, or runs the named `action`.
+         */
+        Action: {
+            /**
+             * Label
+             * @description Plain text; tags are stripped.
+             * @example View
+             */
+            label: string;
+            /** Url */
+            url?: string | null;
+            /** Action */
+            action?: string | null;
+            /** Primary */
+            primary?: boolean | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * BatchAccepted
          * @description The batch is stored and will be expanded.
          */
@@ -293,6 +313,11 @@ export interface components {
              * @enum {string}
              */
             status: "processing" | "completed";
+            /**
+             * Masked
+             * @description Where secrets were found in the content, and masked.
+             */
+            masked: components["schemas"]["Masked"][];
         };
         /**
          * BatchStatus
@@ -366,6 +391,21 @@ export interface components {
          */
         Channel: "push" | "in_app" | "email";
         /**
+         * ContentData
+         * @description Your own data; what is listed here has a meaning.
+         */
+        ContentData: {
+            /**
+             * Action Url
+             * @description Where the notification leads.
+             */
+            action_url?: string | null;
+            /** Actions */
+            actions?: components["schemas"]["Action"][] | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * CreateBatch
          * @description The same notification for many users: those listed, or those of a segment (REQ-005).
          */
@@ -384,13 +424,8 @@ export interface components {
              * @example Please review **PR #123**.
              */
             body: string;
-            /**
-             * Data
-             * @description Your own data, at most 32 KiB.
-             */
-            data?: {
-                [key: string]: components["schemas"]["JsonValue"];
-            };
+            /** @description Your own data, at most 32 KiB. */
+            data?: components["schemas"]["ContentData"];
             /** Template Id */
             template_id?: string | null;
             /**
@@ -462,13 +497,8 @@ export interface components {
              * @example Please review **PR #123**.
              */
             body: string;
-            /**
-             * Data
-             * @description Your own data, at most 32 KiB.
-             */
-            data?: {
-                [key: string]: components["schemas"]["JsonValue"];
-            };
+            /** @description Your own data, at most 32 KiB. */
+            data?: components["schemas"]["ContentData"];
             /** Template Id */
             template_id?: string | null;
             /**
@@ -619,6 +649,16 @@ export interface components {
             status: "ok";
         };
         /**
+         * Masked
+         * @description Where a secret was masked, such as `data.deploy.log`, and its kind, such as `jwt`.
+         */
+        Masked: {
+            /** Path */
+            path: string;
+            /** Kind */
+            kind: string;
+        };
+        /**
          * NotificationAccepted
          * @description The notification is stored and will be delivered.
          */
@@ -640,6 +680,11 @@ export interface components {
             channels: components["schemas"]["Channel"][];
             /** Created At */
             created_at: string;
+            /**
+             * Masked
+             * @description Where secrets were found in the content, and masked.
+             */
+            masked: components["schemas"]["Masked"][];
         };
         /**
          * NotificationItem
@@ -816,6 +861,11 @@ export interface components {
              * @enum {string}
              */
             status: "queued" | "scheduled";
+            /**
+             * Masked
+             * @description Where secrets were found in the content, and masked.
+             */
+            masked: components["schemas"]["Masked"][];
         };
         /**
          * StoredUser
@@ -871,7 +921,7 @@ export interface components {
              */
             attributes?: {
                 [key: string]: components["schemas"]["JsonValue"];
-            };
+            } | null;
         };
     };
     responses: never;
