@@ -41,7 +41,8 @@ def _any_of(words: Iterable[str]) -> str:
 
 # Ordinary content, in lower case, holds none of this, and is not looked at any further.
 SUSPICIOUS = re.compile(
-    _any_of(("://", *FIELD_HINTS, *(hint for secret in SECRETS for hint in secret.hints)))
+    _any_of((*FIELD_HINTS, *(hint for secret in SECRETS for hint in secret.hints)))
+    + r"|://[^\s/]*@"
     + "|[2-6][0-9]{3}(?:[0-9]{10}|[ -][0-9]{4,6}[ -])"  # like the number of a card
 )
 

@@ -72,7 +72,8 @@ def _depth(html: str) -> int:
     depth = deepest = 0
     for closing in NESTING_TAG.findall(html):
         depth += -1 if closing else 1
-        deepest = max(deepest, depth)
+        if depth > deepest:  # noqa: PLR1730 -- a call of max costs more than the rest
+            deepest = depth
     return deepest
 
 
