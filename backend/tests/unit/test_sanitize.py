@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.security.sanitize import ALLOWED_TAGS, plain_text, safe_html
+from app.security.sanitize import ALLOWED_TAGS, TooComplex, plain_text, safe_html
 
 CONTROLS_AND_SPACE = "".join(map(chr, range(33)))
 same_every_time = settings(derandomize=True, database=None, max_examples=300, deadline=None)
@@ -185,3 +185,28 @@ def assert_harmless(html: str) -> None:
                 target = re.sub(r"[\t\r\n]", "", value or "").strip(CONTROLS_AND_SPACE)
                 assert target == value, html
                 assert re.match(r"https?://[^@/?#]+([/?#]|$)|mailto:|/(?![/\\])|#|\?", target, re.I)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [">" * 4_000, "<div>" * 12_000, "1. " * 1_000 + "x", "<ul><li>" * 200],
+    ids=["quotes", "raw", "lists", "raw lists"],
+)
+def test_sources_that_nest_too_deep_are_refused(source: str) -> None:
+    with pytest.raises(TooComplex, match="nests"):
+        safe_html(source)
+
+
+def test_sources_that_grow_too_large_are_refused() -> None:
+    table = "|a" * 1000 + "\n" + "|-" * 1000 + "\n" + "|b\n" * 20_000
+    with pytest.raises(TooComplex, match="renders"):
+        safe_html(table)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [">" * 50 + " deep", "- a\n" * 5_000, "<p>" * 5_000, "<li>x" * 5_000, "a<br>" * 5_000],
+    ids=["quotes", "list", "paragraphs", "items", "breaks"],
+)
+def test_sources_that_are_only_long_are_not(source: str) -> None:
+    assert safe_html(source)
