@@ -116,14 +116,14 @@ class Stack:
 
     async def lost(self, ids: Collection[str]) -> int:
         """How many of these notifications are not stored, or not decided."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             stored = (await connection.execute(COUNT_STORED, {"ids": list(ids)})).scalar_one()
             decided = (await connection.execute(COUNT_DECIDED, {"ids": list(ids)})).scalar_one()
         return len(ids) - min(stored, decided)
 
     async def value(self, query: str) -> Any:
         """The one value that a query answers."""
-        async with self._connection() as connection:
+        async with self.connection() as connection:
             return (await connection.execute(text(query))).scalar_one()
 
     async def servers(self) -> dict[str, str]:
@@ -139,7 +139,8 @@ class Stack:
         return [line for line in lines if "warning" in line.lower() or "error" in line.lower()]
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+    async def connection(self) -> AsyncGenerator[AsyncConnection]:
+        """A connection to PostgreSQL, beside those of the stack."""
         database = Database(self.settings)
         try:
             async with database.as_service() as connection:
