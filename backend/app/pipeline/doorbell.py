@@ -20,7 +20,11 @@ from taskiq_redis import RedisStreamBroker
 
 log = structlog.get_logger()
 
+StreamEntry = tuple[bytes, dict[bytes, bytes] | None]
+"""An entry's id and fields, which are None where it was deleted before it was acknowledged."""
+
 STREAM = "notify:doorbell"
+DATA = b"data"  # the field that TaskIQ's broker puts a message in
 GROUP = "workers"
 DELIVER_TASK = "deliver"
 EXPAND_TASK = "expand"
@@ -82,37 +86,40 @@ class StreamBroker(RedisStreamBroker):
             while True:
                 if loop.time() >= reclaim_at:
                     reclaim_at = loop.time() + RECLAIM_INTERVAL
-                    for message in await self._reclaim(redis):
+                    for message in await self._understood(await self._reclaim(redis)):
                         yield message
-                for message in await self._read(redis):
+                for message in await self._understood(await self._read(redis)):
                     yield message
 
-    async def _read(self, redis: "Redis") -> list[AckableMessage]:
+    async def _read(self, redis: "Redis") -> list[StreamEntry]:
         fetched = cast(
-            "list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]",
+            "list[tuple[bytes, list[StreamEntry]]]",
             await redis.xreadgroup(
                 GROUP, self.consumer_name, {STREAM: ">"}, block=self.block, count=self.count
             ),
         )
-        return self._messages([entry for _, entries in fetched or () for entry in entries])
+        return [entry for _, entries in fetched or () for entry in entries]
 
-    async def _reclaim(self, redis: "Redis") -> list[AckableMessage]:
+    async def _reclaim(self, redis: "Redis") -> list[StreamEntry]:
         reply = cast(
-            "tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]], list[bytes]]",
+            "tuple[bytes, list[StreamEntry], list[bytes]]",
             await redis.xautoclaim(
                 STREAM, GROUP, self.consumer_name, min_idle_time=self.idle_timeout, count=self.count
             ),
         )
-        return self._messages(reply[1])
+        return reply[1]
 
-    def _messages(
-        self, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]
-    ) -> list[AckableMessage]:
-        return [
-            AckableMessage(data=fields[b"data"], ack=self._ack_generator(entry_id, STREAM))
-            for entry_id, fields in entries
-            if fields
-        ]
+    async def _understood(self, entries: Sequence[StreamEntry]) -> list[AckableMessage]:
+        """The entries as messages; those of another version are dropped, the rows are swept."""
+        messages: list[AckableMessage] = []
+        for entry_id, fields in entries:
+            acknowledge = self._ack_generator(entry_id, STREAM)
+            if fields and DATA in fields:
+                messages.append(AckableMessage(data=fields[DATA], ack=acknowledge))
+            else:
+                log.warning("ring_not_understood")
+                await acknowledge()
+        return messages
 
     def _ack_generator(self, id: Any, queue_name: str) -> Any:
         async def acknowledge() -> None:

@@ -443,6 +443,20 @@ async def _acknowledged(redis: Any) -> bool:
     return await redis.xlen(STREAM) == 0
 
 
+async def test_rings_of_another_version_stop_no_worker(stage: Stage) -> None:
+    user = await stage.user()
+
+    async def mailed() -> bool:
+        return len(await stage.mails()) == 1
+
+    async with redis_client(stage.settings) as redis, running(stage.worker):
+        await redis.xadd(STREAM, {"body": "no field we know"})
+        await redis.xadd(STREAM, {"data": b"\xff no message"})
+        await eventually(lambda: _acknowledged(redis))
+        await stage.post(user)
+        await eventually(mailed)
+
+
 async def test_the_sweeper_delivers_what_nobody_rang_for(stage: Stage) -> None:
     user = await stage.user()
     await stage.post(user)
