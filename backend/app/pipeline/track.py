@@ -64,18 +64,19 @@ RECORD = text("""
             failed_at = CASE WHEN t.status = 'failed' THEN CAST(:now AS timestamptz) END
         FROM told t
         WHERE d.id = t.id AND d.lease_token = t.token AND d.status = 'pending'
-        RETURNING d.id, d.notification_id, d.user_id, d.channel, d.device_id
+        RETURNING d.notification_id, d.user_id, d.channel, d.device_id, t.event, t.reason,
+                  t.attempts, t.detail, t.provider_id, t.due
     )
     INSERT INTO notification_events (
         notification_id, user_id, channel, event, reason, device_id, detail, at
     )
-    SELECT r.notification_id, r.user_id, r.channel, t.event, t.reason, r.device_id,
+    SELECT notification_id, user_id, channel, event, reason, device_id,
            jsonb_strip_nulls(jsonb_build_object(
-               'attempt', t.attempts, 'detail', t.detail, 'provider_id', t.provider_id,
-               'next_attempt_at', t.due
+               'attempt', attempts, 'detail', detail, 'provider_id', provider_id,
+               'next_attempt_at', due
            )),
            CAST(:now AS timestamptz)
-    FROM recorded r JOIN told t USING (id)
+    FROM recorded
 """)
 
 

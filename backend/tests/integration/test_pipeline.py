@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from app.channels.base import Retry, Sent
 from app.config import Settings, load_settings
 from app.db.database import Database
 from app.errors import UnknownUser
@@ -24,7 +25,9 @@ from app.pipeline.decide import Defaults
 from app.pipeline.doorbell import STREAM, StreamBroker, StreamDoorbell
 from app.pipeline.draft import Content, Draft
 from app.pipeline.receipt import Receipt
-from app.policy.kinds import Channel, NotificationType, Priority
+from app.pipeline.track import Recorder
+from app.policy.kinds import Channel, NotificationType, Priority, Reason
+from app.policy.retry import RetryPolicy
 from app.policy.routing import Request
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
@@ -396,6 +399,20 @@ async def test_a_worker_that_wakes_up_late_records_nothing(stage: Stage) -> None
     assert (email.status, email.lease_token) == ("pending", held[0].lease_token)
     await stage.worker.deliverer.dispatch(held)
     assert (await stage.delivery(stored, Channel.EMAIL)).status == "sent"
+
+
+async def test_a_late_outcome_told_together_with_the_valid_one_is_no_event(stage: Stage) -> None:
+    stored = await stage.post(await stage.user())
+    late = await stage.worker.deliverer.claim()
+    stage.clock.advance(seconds=stage.settings.delivery_lease_seconds)
+    held = await stage.worker.deliverer.claim()
+    async with Recorder(
+        stage.database, RetryPolicy(base=1, cap=1, max_attempts=3), stage.clock
+    ) as recorder:
+        # Reported before the writer runs, so both are of one statement.
+        recorder.report(late[0], Retry(Reason.PROVIDER_UNAVAILABLE, "late"))
+        recorder.report(held[0], Sent())
+    assert await stage.events(stored) == [("sent", "sent_now")]
 
 
 async def test_what_kills_every_worker_becomes_a_dead_letter(stage: Stage) -> None:
