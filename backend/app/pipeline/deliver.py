@@ -4,6 +4,9 @@ PostgreSQL is asked, never Redis: a doorbell only says where to look first. A cl
 when its worker dies, the row is due again at the lease's end, and the next claim counts one
 expired lease more instead of an attempt. Only the holder of the lease's token may record an
 outcome. Each channel is claimed for its own free slots (`app.pipeline.lanes`).
+
+A worker's death does not say which of the deliveries in its hands was the cause. So one that two
+workers died with is a suspect, whose urgency is 4 more, and goes alone: only what kills dies of it.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping, TextClause, text
 
 from app.channels.base import (
     Cancelled,
@@ -40,7 +43,7 @@ URGENCIES = sorted(PRIORITY_RANKS.values())  # critical first
 
 # Each channel and urgency is read on its own, so that the index serves both the order and the due
 # time, however many rows of others are due, or wait for a later time.
-CLAIM = text("""
+CLAIM = """
     WITH due AS (
         SELECT d.id
         FROM unnest(
@@ -48,7 +51,7 @@ CLAIM = text("""
         ) AS lane (channel, free, ordinary)
         CROSS JOIN LATERAL (
             SELECT r.id
-            FROM (VALUES (0, 0, lane.free), (1, 3, lane.ordinary)) AS part (first, last, room)
+            FROM (VALUES {parts}) AS part (first, last, room)
             CROSS JOIN LATERAL (
                 SELECT q.id FROM generate_series(part.first, part.last) AS u (urgency)
                 CROSS JOIN LATERAL (
@@ -63,10 +66,14 @@ CLAIM = text("""
             ) r
             LIMIT lane.free
         ) d
+        LIMIT CAST(:limit AS int)
     ), claimed AS (
         UPDATE notification_deliveries d
         SET attempts = attempts + (lease_token IS NULL)::int,
             expired_leases = expired_leases + (lease_token IS NOT NULL)::int,
+            -- If this lease expires too, it is the second one.
+            urgency = mod(urgency, 4)
+                + 4 * (expired_leases + (lease_token IS NOT NULL)::int > 0)::int,
             lease_token = CAST(:token AS uuid),
             next_attempt_at = CAST(:lease_until AS timestamptz)
         WHERE d.id = ANY(ARRAY(SELECT id FROM due))
@@ -79,7 +86,9 @@ CLAIM = text("""
     JOIN notifications n ON n.id = c.notification_id
     LEFT JOIN notification_recipients r ON r.user_id = c.user_id
     ORDER BY c.urgency, n.created_at
-""")
+"""
+CLAIM_OTHERS = text(CLAIM.format(parts="(0, 0, lane.free), (1, 3, lane.ordinary)"))
+CLAIM_SUSPECT = text(CLAIM.format(parts="(4, 7, lane.free)"))
 
 NEXT_DUE = text("""
     SELECT min(due)
@@ -133,8 +142,11 @@ class Deliverer:
         self.lanes = Lanes(settings.delivery_slots)
 
     async def deliver(self) -> int:
-        """Claim once, send it and record the outcomes; returns how many were claimed."""
-        claims = await self.claim()
+        """Claim once, send it and record the outcomes; returns how many were claimed.
+
+        Suspects have their turn when nothing else is due.
+        """
+        claims = await self.claim() or await self.claim_suspect()
         await self.dispatch(claims)
         return len(claims)
 
@@ -183,6 +195,17 @@ class Deliverer:
         Raises:
             Unavailable: PostgreSQL is away.
         """
+        return await self._lease_due(CLAIM_OTHERS, limit=None)
+
+    async def claim_suspect(self) -> list[Claim]:
+        """Lease one suspect that is due, if there is one; send it before claiming the next.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        return await self._lease_due(CLAIM_SUSPECT, limit=1)
+
+    async def _lease_due(self, query: TextClause, *, limit: int | None) -> list[Claim]:
         async with self._claiming:
             rooms = self.lanes.room()
             if not rooms:
@@ -192,12 +215,13 @@ class Deliverer:
                 "channels": [room.channel.value for room in rooms],
                 "free": [room.free for room in rooms],
                 "ordinary": [room.ordinary for room in rooms],
+                "limit": limit,
                 "now": now,
                 "token": uuid4(),
                 "lease_until": now + self._lease,
             }
             async with self._database.as_service() as connection:
-                rows = await connection.execute(CLAIM, parameters)
+                rows = await connection.execute(query, parameters)
                 claims = [_claim(row) for row in rows.mappings()]
             self.lanes.occupy(claims)
             return claims

@@ -63,6 +63,10 @@ class Sweeper:
             async def look() -> float:
                 return await self._look(group)
 
+            async def look_at_suspects() -> float:
+                return await self._look_at_suspects(group)
+
+            group.create_task(_repeat(look_at_suspects, stopping))
             looking = group.create_task(_repeat(look, stopping, self._deliverer.lanes.bell))
             for _ in range(EXPANSIONS_AT_ONCE):
                 group.create_task(_repeat(self._expand, stopping, self._rung_for_batches))
@@ -79,10 +83,22 @@ class Sweeper:
         claims = await self._deliverer.claim()
         if not claims:
             return self._until(await self._deliverer.next_due())
+        self._start(group, claims)
+        return SHORTEST_SLEEP
+
+    async def _look_at_suspects(self, group: asyncio.TaskGroup) -> float:
+        """Send one suspect, beside no other; returns the seconds until the next look."""
+        claims = await self._deliverer.claim_suspect()
+        if not claims:
+            return self._interval
+        await asyncio.wait([self._start(group, claims)])
+        return 0.0
+
+    def _start(self, group: asyncio.TaskGroup, claims: list[Claim]) -> asyncio.Task[None]:
         task = group.create_task(self._dispatch(claims))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
-        return SHORTEST_SLEEP
+        return task
 
     async def _expand(self) -> float:
         """Expand some recipients of an open batch; returns the seconds until the next look."""

@@ -59,6 +59,8 @@ RECORD = text("""
         UPDATE notification_deliveries d
         SET status = t.status, reason = t.reason, error_message = t.detail,
             next_attempt_at = t.due, lease_token = NULL,
+            -- Who lives to record an outcome was not killed by it: no suspect any more.
+            urgency = mod(d.urgency, 4),
             provider_id = coalesce(t.provider_id, d.provider_id),
             sent_at = CASE WHEN t.status = 'sent' THEN CAST(:now AS timestamptz) END,
             failed_at = CASE WHEN t.status = 'failed' THEN CAST(:now AS timestamptz) END

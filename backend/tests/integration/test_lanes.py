@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from app.pipeline.deliver import CLAIM
+from app.pipeline.deliver import CLAIM_OTHERS
 from app.pipeline.sweep import Sweeper
 from app.policy.kinds import Channel, NotificationType, Priority
 from app.policy.routing import Request
@@ -290,11 +290,12 @@ async def scans_of_a_claim(stage: Stage) -> AsyncGenerator[dict[str, Any]]:
         "channels": [room.channel.value for room in rooms],
         "free": [room.free for room in rooms],
         "ordinary": [room.ordinary for room in rooms],
+        "limit": None,
         "now": START,
         "token": "00000000-0000-0000-0000-000000000001",
         "lease_until": START + timedelta(seconds=30),
     }
-    explain = text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, FORMAT JSON) {CLAIM.text}")
+    explain = text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, FORMAT JSON) {CLAIM_OTHERS.text}")
     async with stage.database.as_service() as connection:
         plan: Any = (await connection.execute(explain, parameters)).scalar()
         await connection.rollback()

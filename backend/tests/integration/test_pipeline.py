@@ -417,13 +417,43 @@ async def test_a_late_outcome_told_together_with_the_valid_one_is_no_event(stage
 
 async def test_what_kills_every_worker_becomes_a_dead_letter(stage: Stage) -> None:
     stored = await stage.post(await stage.user())
-    for _ in range(3):
-        await stage.worker.deliverer.claim()
+    for _ in range(2):
+        assert len(await stage.worker.deliverer.claim()) == 1
         stage.clock.advance(seconds=stage.settings.delivery_lease_seconds)
     await stage.worker.deliverer.deliver()
     email = await stage.delivery(stored, Channel.EMAIL)
     assert (email.status, email.reason) == ("failed", "poison")
     assert await stage.mails() == []
+
+
+async def test_what_died_with_a_killer_is_sent_alone_and_not_given_up(stage: Stage) -> None:
+    user = await stage.user()
+    posted = [await stage.post(user) for _ in range(5)]
+    patient = stage.settings.model_copy(update={"delivery_max_expired_leases": 3})
+    async with open_worker(patient, stage.clock) as worker:
+        deliverer = worker.deliverer
+        for _ in range(2):
+            assert len(await deliverer.claim()) == 5
+            stage.clock.advance(seconds=stage.settings.delivery_lease_seconds)
+        assert await deliverer.claim() == []
+        (killer,) = await deliverer.claim_suspect()
+        assert [await deliverer.deliver() for _ in range(5)] == [1, 1, 1, 1, 0]
+        stage.clock.advance(seconds=stage.settings.delivery_lease_seconds)
+        assert await deliverer.deliver() == 1
+    emails = [await stage.delivery(stored, Channel.EMAIL) for stored in posted]
+    assert [email.id for email in emails if email.status == "failed"] == [killer.id]
+    assert len(await stage.mails()) == 4
+
+
+async def test_who_records_an_outcome_was_not_killed_by_it(stage: Stage) -> None:
+    await stage.post(await stage.user())
+    deliverer = stage.worker.deliverer
+    await deliverer.claim()
+    stage.clock.advance(seconds=stage.settings.delivery_lease_seconds)
+    await stage.fault(kind="status", status=503, times=1)
+    await deliverer.deliver()
+    stage.clock.advance(minutes=1)
+    assert len(await deliverer.claim()) == 1
 
 
 async def test_racing_workers_send_each_mail_once(stage: Stage) -> None:
