@@ -74,7 +74,7 @@ bench: .venv/.dev ## measure against the requirements' section 8.1
 	cd backend && ../$(BIN)/python -m bench
 
 fault: .venv/.dev ## kill and starve the parts while counting what arrives
-	cd backend && ../$(BIN)/python -m pytest tests/fault $(ARGS)
+	cd backend && ../$(BIN)/python -m faults $(ARGS)
 
 clean: ## remove everything that was installed, built or stored
 	rm -rf .venv .data frontend/node_modules frontend/app/dist

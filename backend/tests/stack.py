@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,10 +20,12 @@ import psutil
 
 from app.config import Settings, load_settings
 from app.embedded import running_servers
+from app.security.jwt import issue_token
 
 NOTIFY = Path(sys.executable).with_name("notify")
 START_SECONDS = 90
 STOP_SECONDS = 40
+TOKEN_LIFETIME = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,14 @@ class Stack:
     """A running `notify up`.
 
     Args:
+        environment: what its programs were started with, so that another can be put beside them.
         api: client of the API, as an internal service.
         sandbox: client of the sandbox.
     """
 
     process: subprocess.Popen[bytes]
     settings: Settings
+    environment: Mapping[str, str]
     ws_port: int
     api: httpx.AsyncClient
     sandbox: httpx.AsyncClient
@@ -50,10 +55,10 @@ class Stack:
                 continue
         raise LookupError(name)
 
-    async def kill(self, name: str) -> None:
-        """Kill a part with -9 and wait until another process has taken its place."""
+    async def kill(self, name: str, signum: signal.Signals = signal.SIGKILL) -> None:
+        """Kill a part, with -9 by default, and wait until another process has taken its place."""
         old = self.part(name)
-        old.kill()
+        old.send_signal(signum)
         async with asyncio.timeout(START_SECONDS):
             while True:
                 try:
@@ -72,6 +77,15 @@ class Stack:
         answer.raise_for_status()
         return user_id
 
+    def user_token(self, user_id: UUID) -> str:
+        """Access token of a user."""
+        return issue_token(
+            self.settings,
+            subject=str(user_id),
+            role="authenticated",
+            expires_at=datetime.now(UTC) + TOKEN_LIFETIME,
+        )
+
     def create_headers(self) -> dict[str, str]:
         """Headers of internal calls."""
         return {
@@ -82,21 +96,34 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(
-    data_dir: Path, environment: Mapping[str, str] | None = None
+    data_dir: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    ports: Sequence[int] = (),
+    log_dir: Path | None = None,
 ) -> AsyncGenerator[Stack]:
-    """Run `notify up` on free ports while the context lasts; nothing of it is left behind."""
-    api_port, ws_port, sandbox_port = free_ports(3)
-    ports = {
+    """Run `notify up` while the context lasts; nothing of it is left behind.
+
+    Args:
+        environment: variables that win over those of the tests.
+        ports: of API, gateway and sandbox; default: free ones.
+        log_dir: where its output goes; default: the data directory.
+    """
+    api_port, ws_port, sandbox_port = ports or free_ports(3)
+    variables = {
+        "LOG_LEVEL": "warning",
         "API_PORT": str(api_port),
         "WS_PORT": str(ws_port),
         "SANDBOX_PORT": str(sandbox_port),
         "DATA_DIR": str(data_dir),
+        **(environment or {}),
     }
     data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "up.log").open("ab") as log:
+    log_file = (log_dir or data_dir) / "up.log"
+    with log_file.open("ab") as log:
         process = subprocess.Popen(
             [NOTIFY, "up"],
-            env={**os.environ, "LOG_LEVEL": "warning", **ports, **(environment or {})},
+            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -110,12 +137,10 @@ async def running_stack(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{sandbox_port}", timeout=30) as sandbox,
         ):
             for part in (api_url, f"http://127.0.0.1:{ws_port}"):
-                await _until_ready(process, api, f"{part}/readyz", data_dir)
-            settings = load_settings(
-                _env_file=None, data_dir=data_dir, api_port=api_port, ws_port=ws_port
-            )
-            with running_servers(settings) as attached:
-                stack = Stack(process, attached, ws_port, api, sandbox)
+                await _until_ready(process, api, f"{part}/readyz", log_file)
+            given = {name.lower(): value for name, value in variables.items()}
+            with running_servers(load_settings(_env_file=None, **given)) as attached:
+                stack = Stack(process, attached, variables, ws_port, api, sandbox)
                 api.headers.update(stack.create_headers())
                 yield stack
     finally:
@@ -139,11 +164,11 @@ async def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 async def _until_ready(
-    process: subprocess.Popen[bytes], client: httpx.AsyncClient, address: str, data_dir: Path
+    process: subprocess.Popen[bytes], client: httpx.AsyncClient, address: str, log: Path
 ) -> None:
     async with asyncio.timeout(START_SECONDS):
         while True:
-            assert process.poll() is None, (data_dir / "up.log").read_text()
+            assert process.poll() is None, log.read_text()
             try:
                 if (await client.get(address)).status_code == 200:
                     return
