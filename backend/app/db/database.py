@@ -179,7 +179,7 @@ async def _told_apart() -> AsyncGenerator[None]:
     """Raises `Unavailable` for a server that is away, and lets all other errors be."""
     try:
         yield
-    except (OSError, TimeoutError, InterfaceError, asyncpg.InterfaceError) as error:
+    except LOSSES as error:
         raise Unavailable from error
     except DBAPIError as error:
         if error.connection_invalidated or is_connection_loss(error.orig):
@@ -190,6 +190,15 @@ async def _told_apart() -> AsyncGenerator[None]:
             raise Unavailable from error
         raise
 
+
+# The last is what the driver says of a connection that the server is just ending.
+LOSSES = (
+    OSError,
+    TimeoutError,
+    InterfaceError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 # Class 08 and 57P: connection failure and server shutdown; 53: out of connections, memory or disk.
 LOSS_STATES = ("08", "57P", "53")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -18,7 +19,7 @@ from uuid_utils.compat import uuid7
 from app.channels.base import Retry, Sent
 from app.config import Settings, load_settings
 from app.db.database import Database
-from app.errors import UnknownUser
+from app.errors import Unavailable, UnknownUser
 from app.pipeline.announce import Announcer
 from app.pipeline.commit import GroupCommit
 from app.pipeline.decide import Defaults
@@ -169,6 +170,15 @@ async def test_concurrent_drafts_get_positions_without_holes(stage: Stage) -> No
         assert [row.position for row in stored] == list(range(1, 51))
     rows = await stage.rows("SELECT user_id, seq, unread FROM inbox_state ORDER BY user_id")
     assert [(row.seq, row.unread) for row in rows] == [(50, {"task": 50})] * 3
+
+
+async def test_a_connection_that_the_server_is_ending_is_no_fault_of_the_caller(
+    stage: Stage,
+) -> None:
+    with pytest.raises(Unavailable):
+        async with stage.database.group_as_service():
+            raise asyncpg.InternalClientError("cannot switch to state 15")
+    await stage.post(await stage.user())
 
 
 async def test_an_unknown_user_fails_alone_in_its_group(stage: Stage) -> None:
