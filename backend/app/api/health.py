@@ -6,11 +6,11 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from redis.exceptions import RedisError
 
 from app.api.dependencies import Context, operator
 from app.config import is_loopback
 from app.errors import Unavailable
+from app.realtime.connection import REDIS_FAULTS
 
 router = APIRouter(tags=["health"])
 
@@ -46,7 +46,7 @@ async def readiness(context: Context) -> Readiness:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             await context.redis.ping()  # pyright: ignore[reportUnknownMemberType] -- untyped **kwargs
-    except (RedisError, OSError, TimeoutError):
+    except REDIS_FAULTS:
         reasons.append("redis_unavailable")
     status = "degraded" if reasons else "ready"
     return Readiness(status=status, degraded=bool(reasons), reasons=reasons)

@@ -12,10 +12,10 @@ from typing import Protocol, Self
 from uuid import UUID
 
 import structlog
-from redis.exceptions import RedisError
 
 from app.pipeline.coalescing import Coalescer
 from app.realtime.backplane import Backplane, Change
+from app.realtime.connection import REDIS_FAULTS
 
 log = structlog.get_logger()
 
@@ -84,6 +84,6 @@ class Announcer:
             if deliveries or batches:
                 async with asyncio.timeout(DOORBELL_TIMEOUT):
                     await self._doorbell.ring(deliveries, batches)
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_FAULTS as error:
             log.warning("announcement_lost", changes=len(changes), error=type(error).__name__)
         return [None] * len(announcements)

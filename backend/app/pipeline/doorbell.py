@@ -13,10 +13,12 @@ from uuid import UUID
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from taskiq import AckableMessage, SendTaskError
 from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
+
+from app.realtime.connection import REDIS_FAULTS
 
 log = structlog.get_logger()
 
@@ -65,7 +67,7 @@ class StreamBroker(RedisStreamBroker):
 
     async def startup(self) -> None:
         """Start without Redis too: `listen` declares the group once it can."""
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(*REDIS_FAULTS):
             await super().startup()
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
@@ -74,7 +76,7 @@ class StreamBroker(RedisStreamBroker):
             try:
                 async for message in self._listen_until_fault():
                     yield message
-            except (RedisError, OSError) as error:
+            except REDIS_FAULTS as error:
                 log.info("doorbell_reconnecting", error=type(error).__name__)
                 await asyncio.sleep(RECONNECT_DELAY)
 
@@ -123,7 +125,7 @@ class StreamBroker(RedisStreamBroker):
 
     def _ack_generator(self, id: Any, queue_name: str) -> Any:
         async def acknowledge() -> None:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*REDIS_FAULTS):
                 async with (
                     Redis(connection_pool=self.connection_pool) as redis,
                     redis.pipeline(transaction=False) as pipeline,

