@@ -15,6 +15,8 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.api.dependencies import REQUIREMENTS
 from app.api.idempotency import HEADER_PARAMETER, idempotency_key
@@ -145,8 +147,11 @@ def _takes_request_only(dependency: Dependant) -> bool:
 
 async def _received(request: Request) -> object:
     kind, _, subtype = request.headers.get("Content-Type", "").partition(";")[0].partition("/")
-    raw = await request.body()
-    if kind.strip() != "application" or not JSON_SUBTYPE.fullmatch(subtype.strip()):
+    try:
+        raw = await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400) from None  # which nobody reads
+    if kind.strip().lower() != "application" or not JSON_SUBTYPE.fullmatch(subtype.strip()):
         return raw
     return parse(raw)
 

@@ -60,16 +60,18 @@ class EmailChannel:
         if claim.email is None:
             return Failed(Reason.NO_ADDRESS, "The user has no email address any more.")
         try:
-            response = await self._client.post(
-                self._url,
-                json=self._message(claim, claim.email),
-                headers={
-                    "Authorization": f"Bearer {self._key}",
-                    "Idempotency-Key": str(claim.id),
-                },
-                timeout=self._timeout,
-            )
-        except httpx.HTTPError as error:
+            # The client's own timeouts begin anew with every byte.
+            async with asyncio.timeout(self._timeout):
+                response = await self._client.post(
+                    self._url,
+                    json=self._message(claim, claim.email),
+                    headers={
+                        "Authorization": f"Bearer {self._key}",
+                        "Idempotency-Key": str(claim.id),
+                    },
+                    timeout=self._timeout,
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
             return Retry(Reason.PROVIDER_UNAVAILABLE, type(error).__name__)
         return outcome_of(response)
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, TimeoutError
@@ -18,6 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.config import ConfigurationError, Settings
 from app.errors import NotifyError, Unavailable
+
+log = structlog.get_logger()
 
 UserRole = Literal["authenticated", "notify_user"]
 
@@ -118,18 +121,14 @@ class Database:
             Unavailable: PostgreSQL cannot be reached.
         """
         async with _told_apart(), self._engine.connect() as connection:
-            while (driver := await driver_of(connection)).is_closed():
-                await connection.invalidate()
+            driver = await _begin_group(connection)
             try:
-                await driver.execute(BEGIN_GROUP)
                 yield driver
                 await driver.execute("COMMIT")
-            except (asyncpg.PostgresError, NotifyError):
-                await driver.execute("ROLLBACK")
-                raise
-            except BaseException:
-                # Cut off in the middle of something: nobody can say what state it is in.
-                await connection.invalidate()
+            except BaseException as error:
+                if not await _rolled_back(driver, error):
+                    # Cut off in the middle of something: nobody can say what state it is in.
+                    await connection.invalidate()
                 raise
 
     @asynccontextmanager
@@ -172,6 +171,34 @@ class Database:
 async def driver_of(connection: AsyncConnection) -> Driver:
     """The asyncpg connection below, within the same transaction."""
     return cast("Driver", (await connection.get_raw_connection()).driver_connection)
+
+
+async def _begin_group(connection: AsyncConnection) -> Driver:
+    """Begin on the pool's connection, or on a new one when the server has ended that."""
+    driver = await driver_of(connection)
+    try:
+        if not driver.is_closed():
+            await driver.execute(BEGIN_GROUP)
+            return driver
+    except (*LOSSES, asyncpg.PostgresError):
+        log.info("connection_replaced")
+    except BaseException:
+        await connection.invalidate()
+        raise
+    await connection.invalidate()
+    driver = await driver_of(connection)
+    await driver.execute(BEGIN_GROUP)
+    return driver
+
+
+async def _rolled_back(driver: Driver, error: BaseException) -> bool:
+    if not isinstance(error, asyncpg.PostgresError | NotifyError):
+        return False
+    try:
+        await driver.execute("ROLLBACK")
+    except (*LOSSES, asyncpg.PostgresError):
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.database import Database, driver_of, dumps
 from app.errors import IdempotencyConflict, TooManyRecipients
 from app.pipeline.announce import Announcement, Announcer
-from app.pipeline.draft import Content
+from app.pipeline.draft import Content, already_expired, is_expired
 from app.pipeline.idempotency import Attempt, claim, keep
 from app.policy.routing import Request, effective_priority
 from app.schemas.notification import Segment
@@ -113,6 +113,7 @@ async def store_batch(
     Raises:
         TooManyRecipients: it has more than that; nothing was stored.
         IdempotencyConflict: the key was used for another request.
+        ValidationFailed: it has expired already.
         Unavailable: PostgreSQL is away.
     """
     attempts = [] if batch.attempt is None else [batch.attempt]
@@ -123,6 +124,8 @@ async def store_batch(
             raise earlier
         if earlier is not None:
             return replace(told_batch.validate_python(earlier), is_repeated=True)
+        if is_expired(batch.content.request, batch.created_at):
+            raise already_expired()
         count = await _insert(connection, batch, most)
         if count > most:
             raise TooManyRecipients(f"A batch has at most {most} recipients.")

@@ -15,7 +15,7 @@ from app.errors import Unavailable, UnknownUser
 from app.pipeline.announce import Announcer
 from app.pipeline.coalescing import Coalescer
 from app.pipeline.decide import Defaults
-from app.pipeline.draft import Draft
+from app.pipeline.draft import Draft, already_expired
 from app.pipeline.enqueue import announcement_of, store
 from app.pipeline.idempotency import Attempt, claim, keep, release
 from app.pipeline.receipt import Receipt, answer_of, receipt_of, receipt_of_answer
@@ -24,7 +24,7 @@ from app.realtime.inboxes import open_inboxes
 GROUP_LIMIT = 64
 # One at a time: groups grow while it commits, and fewer, larger groups cost the least.
 WRITERS = 1
-BUSY_MESSAGE = "The user's inbox is busy; try again."
+BUSY_MESSAGE = "The user's inbox, or the idempotency key, is busy; try again."
 
 Results = dict[UUID, Receipt | Exception]
 
@@ -62,6 +62,7 @@ class GroupCommit:
         """Commit a draft; on return it is in the inbox and in the queue of record.
 
         Raises:
+            ValidationFailed: the draft has expired already.
             UnknownUser: no user has the draft's `user_id`.
             IdempotencyConflict: its key was used for another request.
             Unavailable: PostgreSQL is away, or the user's inbox stayed locked.
@@ -92,8 +93,8 @@ class GroupCommit:
                 continue
             result = await self._settle([draft], opening=opening)
             results |= result
-            if isinstance(result.get(draft.id), Unavailable):
-                busy.add(draft.user_id)
+            if isinstance(result.get(draft.id), Unavailable) and draft.attempt is None:
+                busy.add(draft.user_id)  # with a key, that may be what was waited for
         return results
 
     async def _store(self, drafts: list[Draft], *, opening: bool) -> Results:
@@ -107,6 +108,9 @@ class GroupCommit:
             claimed = [attempt for attempt in attempts if attempt.owner_id not in results]
             owners = {attempt.owner_id for attempt in claimed}
             new = [draft for draft in drafts if draft.attempt is None or draft.id in owners]
+            # Only now: a call that is repeated after its expiry is answered as the first time.
+            results |= {draft.id: already_expired() for draft in new if draft.is_expired}
+            new = [draft for draft in new if not draft.is_expired]
             if opening:
                 await open_inboxes(driver, {draft.user_id for draft in new})
             prepared = await store(driver, new, self._defaults)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
+from app.errors import ValidationFailed
 from app.pipeline.idempotency import Attempt
 from app.policy.routing import Request
 from app.security.redact import Masked
@@ -60,3 +61,20 @@ class Draft:
     created_at: datetime
     batch_id: UUID | None = None
     attempt: Attempt | None = None
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether nobody would ever see it."""
+        return is_expired(self.request, self.created_at)
+
+
+def is_expired(request: Request, now: datetime) -> bool:
+    """Whether a call is for something that has expired."""
+    return request.expires_at is not None and request.expires_at <= now
+
+
+def already_expired() -> ValidationFailed:
+    """What the caller is told of it."""
+    return ValidationFailed(
+        details=[{"path": "expires_at", "code": "in_the_past", "message": "must be in the future"}]
+    )

@@ -87,7 +87,8 @@ def fingerprint_of(wanted: BaseModel) -> bytes:
 
     The digest stays with the key; the call's content can't be read from it.
     """
-    asked = wanted.model_dump(mode="json", exclude={"idempotency_key"})
+    # Without defaults: a version that takes one field more has the same digest for the same call.
+    asked = wanted.model_dump(mode="json", exclude={"idempotency_key"}, exclude_defaults=True)
     named = {"": type(wanted).__name__, **asked}
     return sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).digest()
 

@@ -40,7 +40,7 @@ class Lanes:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._kept = slots // KEPT_FOR_CRITICAL
+        self._kept = max(slots // KEPT_FOR_CRITICAL, 1 if slots > 1 else 0)
         self._held: dict[Channel, set[tuple[UUID, UUID]]] = {channel: set() for channel in Channel}
         self.bell = asyncio.Event()
         """Set when it is worth claiming again; whoever claims clears it."""

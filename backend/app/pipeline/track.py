@@ -116,7 +116,7 @@ class Recorder:
         self._clock = clock
         self._luck = luck
         self._writes: Coalescer[Entry, None] = Coalescer(self._write, limit=OUTCOMES_AT_ONCE)
-        self._pending: dict[UUID, asyncio.Future[None]] = {}
+        self._pending: dict[tuple[UUID, UUID], asyncio.Future[None]] = {}  # by delivery and lease
 
     async def __aenter__(self) -> Self:
         await self._writes.__aenter__()
@@ -132,7 +132,7 @@ class Recorder:
 
     def report(self, claim: Claim, outcome: Outcome) -> None:
         """Record what became of a claim, soon; `settle` waits for it."""
-        self._pending[claim.id] = self._writes.submit_nowait(self._entry(claim, outcome))
+        self._pending[_key(claim)] = self._writes.submit_nowait(self._entry(claim, outcome))
 
     async def record(
         self, connection: AsyncConnection, outcomes: Sequence[tuple[Claim, Outcome]]
@@ -146,7 +146,8 @@ class Recorder:
 
         What PostgreSQL could not take is left to the lease: the rows are due again at its end.
         """
-        writes = [self._pending.pop(claim.id) for claim in claims if claim.id in self._pending]
+        keys = [_key(claim) for claim in claims]
+        writes = [self._pending.pop(key) for key in keys if key in self._pending]
         results = await asyncio.gather(*writes, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if lost := sum(isinstance(error, Unavailable) for error in errors):
@@ -181,10 +182,22 @@ class Recorder:
             return Entry(claim, DeliveryStatus.FAILED, "failed", Reason.ATTEMPTS_EXHAUSTED, last)
         return Entry(claim, DeliveryStatus.PENDING, "retry", reason, detail, due)
 
-    async def _write(self, entries: list[Entry]) -> Sequence[None]:
-        async with self._database.as_service() as connection:
-            await _record(connection, entries, self._clock())
+    async def _write(self, entries: list[Entry]) -> Sequence[Exception | None]:
+        try:
+            async with self._database.as_service() as connection:
+                await _record(connection, entries, self._clock())
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(entries) == 1:
+                return [error]
+            # One row that cannot be written costs no other its outcome.
+            return [result for entry in entries for result in await self._write([entry])]
         return [None] * len(entries)
+
+
+def _key(claim: Claim) -> tuple[UUID, UUID]:
+    return claim.id, claim.lease_token
 
 
 async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: datetime) -> None:

@@ -19,7 +19,6 @@ from app.schemas.notification import BatchStatus, CreateBatch
 from app.services.notification_service import (
     attempt_of,
     policy_request,
-    refuse_expired,
     sanitised,
 )
 
@@ -107,7 +106,6 @@ class BatchService:
         """
         now = self._clock()
         request = policy_request(wanted)
-        refuse_expired(wanted, now)
         if wanted.override:
             _refuse_unless_critical(request)
         batch_id = uuid7()

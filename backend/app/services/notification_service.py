@@ -54,7 +54,6 @@ class NotificationService:
             Unavailable: PostgreSQL is away, or the inbox stayed locked.
         """
         now = self._clock()
-        refuse_expired(wanted, now)
         notification_id = uuid7()
         return await self._groups.store(
             Draft(
@@ -66,16 +65,6 @@ class NotificationService:
                 created_at=now,
                 attempt=attempt_of(service, wanted, key, notification_id, now),
             )
-        )
-
-
-def refuse_expired(wanted: NotificationContent, now: datetime) -> None:
-    """Raise `ValidationFailed` for what would never be seen."""
-    if wanted.expires_at is not None and wanted.expires_at <= now:
-        raise ValidationFailed(
-            details=[
-                {"path": "expires_at", "code": "in_the_past", "message": "must be in the future"}
-            ]
         )
 
 

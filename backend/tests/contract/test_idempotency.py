@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -78,6 +79,20 @@ class TestRepeats:
         turned = dict(reversed(body.items())) | {"data": {"b": {"d": 3, "c": 2}, "a": 1}}
         first, again = await post(api, body, key), await post(api, turned, key)
         assert first.json() == again.json()
+
+    async def test_one_that_expired_meanwhile_is_answered_still(
+        self, settings: Settings, ada: UUID, key: str
+    ) -> None:
+        now = datetime.now(UTC)
+        body = content(user_id=ada, expires_at=(now + timedelta(hours=1)).isoformat())
+        async with open_api(settings, lambda: now) as api:
+            first = await post(api, body, key)
+        async with open_api(settings, lambda: now + timedelta(hours=2)) as api:
+            again = await post(api, body, key)
+            assert first.json() == again.json()
+            refused = await post(api, body, f"{key}-2")
+            (detail,) = assert_refused(refused, 422, "validation_error")
+            assert (detail["path"], detail["code"]) == ("expires_at", "in_the_past")
 
     async def test_a_scheduled_one_stays_scheduled(self, api: Api, ada: UUID, key: str) -> None:
         body = content(user_id=ada, send_at="2199-01-01T00:00:00Z")

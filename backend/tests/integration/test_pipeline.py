@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from app.pipeline.commit import GroupCommit
 from app.pipeline.decide import Defaults
 from app.pipeline.doorbell import STREAM, StreamBroker, StreamDoorbell
 from app.pipeline.draft import Content, Draft
+from app.pipeline.idempotency import Attempt, claim, release
 from app.pipeline.receipt import Receipt
 from app.pipeline.track import Recorder
 from app.policy.kinds import Channel, NotificationType, Priority, Reason
@@ -179,6 +180,39 @@ async def test_a_connection_that_the_server_is_ending_is_no_fault_of_the_caller(
         async with stage.database.group_as_service():
             raise asyncpg.InternalClientError("cannot switch to state 15")
     await stage.post(await stage.user())
+
+
+async def test_connections_that_the_server_has_ended_are_replaced(stage: Stage) -> None:
+    user = await stage.user()
+    end = """
+        SELECT count(pg_terminate_backend(pid)) AS n FROM pg_stat_activity
+        WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+    """
+    assassin = Database(stage.settings)
+    for _ in range(5):
+        await asyncio.gather(*(stage.post(user) for _ in range(20)))
+        async with assassin.as_service() as connection:
+            assert (await connection.execute(text(end))).scalar_one() > 0
+        assert isinstance(await stage.post(user), Receipt)
+    await assassin.close()
+
+
+async def test_a_locked_key_delays_only_the_calls_that_carry_it(stage: Stage) -> None:
+    user = await stage.user()
+    held = Attempt("tests", "held", b"", uuid7(), stage.clock())
+    async with stage.database.group_as_service() as driver:
+        await claim(driver, [held])
+        draft = stage.draft(user)
+        keyed = replace(draft, attempt=Attempt("tests", "held", b"", draft.id, stage.clock()))
+        refused, *stored = await asyncio.gather(
+            stage.groups.store(keyed),
+            *(stage.post(user) for _ in range(5)),
+            return_exceptions=True,
+        )
+        await release(driver, [held])
+    assert getattr(refused, "code", None) == "unavailable"
+    assert all(isinstance(item, Receipt) for item in stored)
+    assert isinstance(await stage.groups.store(keyed), Receipt)
 
 
 async def test_an_unknown_user_fails_alone_in_its_group(stage: Stage) -> None:
