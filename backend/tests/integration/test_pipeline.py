@@ -192,6 +192,7 @@ async def test_connections_that_the_server_has_ended_are_replaced(stage: Stage) 
     for _ in range(5):
         await asyncio.gather(*(stage.post(user) for _ in range(20)))
         async with assassin.as_service() as connection:
+            await connection.execute(text("SET LOCAL ROLE NONE"))
             assert (await connection.execute(text(end))).scalar_one() > 0
         assert isinstance(await stage.post(user), Receipt)
     await assassin.close()
