@@ -19,6 +19,7 @@ from app.api.middleware import CORRELATION_HEADER, BodyLimit, RequestContext
 from app.api.v1.notifications.websocket import SocketShortcut
 from app.api.v1.notifications.websocket import router as websocket_router
 from app.api.v1.router import PREFIX, ROUTERS
+from app.collector import leave_startup_alone
 from app.config import Settings
 from app.db.database import Database
 from app.pipeline.announce import Announcer
@@ -188,4 +189,5 @@ async def _serve(app: FastAPI, host: str, port: int) -> None:
         # The lifespan, which has not run yet, makes the gateway.
         await app.state.gateway.drain()
 
+    leave_startup_alone()
     await serve(SocketShortcut(app), host, port, drain=drain)

@@ -15,6 +15,7 @@ from taskiq.receiver import Receiver
 from app.channels.base import ChannelSender
 from app.channels.email import EmailChannel
 from app.channels.in_app import InAppChannel
+from app.collector import leave_startup_alone
 from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable
@@ -154,6 +155,7 @@ async def run_worker(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, told_to_stop.set)
+    leave_startup_alone()
     async with open_worker(settings) as worker, running(worker):
         log.info("worker_started")
         await told_to_stop.wait()
