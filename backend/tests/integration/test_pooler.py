@@ -212,7 +212,7 @@ async def test_everything_works_behind_a_transaction_pooler(pooler: Pooler, data
         )
     async with running_stack(data_dir, pooler.environment) as stack:
         await drive(stack)
-        await check_connections(stack)
+        await check_connections(stack, pooler)
     told = (data_dir / "up.log").read_text() + pooler.log.read_text()
     for trouble in ("prepared statement", "unexpected_error", "Traceback", "unsupported"):
         assert trouble not in told
@@ -293,9 +293,9 @@ async def send_to_all(stack: Stack, users: list[UUID]) -> str:
     return answer.json()["batch_id"]
 
 
-async def check_connections(stack: Stack) -> None:
+async def check_connections(stack: Stack, pooler: Pooler) -> None:
     """The programs hold more connections to the pooler than it holds to PostgreSQL."""
-    owner = stack.settings.database_owner_url
+    owner = pooler.behind.database_owner_url
     async with connected(owner) as direct:
         held = await direct.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = 'notify'"
