@@ -5,14 +5,19 @@ front of a link's host, which are taken out.
 """
 
 import re
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 
 import orjson
 from pydantic import JsonValue
 
 from app.security.secret_patterns import (
+    ADDRESS,
+    BEFORE_HOST,
     LEFT_ALONE,
     MASK,
     SECRET_FIELD,
@@ -42,7 +47,7 @@ def _any_of(words: Iterable[str]) -> str:
 # Ordinary content, in lower case, holds none of this, and is not looked at any further.
 SUSPICIOUS = re.compile(
     _any_of((*FIELD_HINTS, *(hint for secret in SECRETS for hint in secret.hints)))
-    + r"|://[^\s/]*@"
+    + rf"|://{BEFORE_HOST}"
     + "|[2-6][0-9]{3}(?:[0-9]{10}|[ -][0-9]{4,6}[ -])"  # like the number of a card
 )
 
@@ -96,17 +101,20 @@ class _Walk:
 
     def _named(self, value: JsonObject, path: Path, clean: Clean) -> JsonObject:
         cleaned: JsonObject = {}
+        times: Counter[str] = Counter()
         for name, item in value.items():
-            known = _mask(name, self._note((*path, "*")))
+            masked = known = _mask(name, self._note((*path, "*")))
             while known in cleaned:  # two names that were secrets
-                known += "_"
-            of_field = self._whole if is_secret_field(known) else clean
-            cleaned[known] = of_field(item, (*path, known))
+                times[masked] += 1
+                known = f"{masked}_{times[masked] + 1}"
+            is_secret = is_secret_field(known) and not _is_count(known, item)
+            cleaned[known] = (self._whole if is_secret else clean)(item, (*path, known))
         return cleaned
 
     def _value(self, value: JsonValue, path: Path) -> JsonValue:
         if isinstance(value, str):
-            return value if _is_path(value) else _mask(value, self._note(path))
+            text = _without_credentials(value, self._note(path))
+            return text if ADDRESS.fullmatch(text) else _mask_found(text, self._note(path))
         if isinstance(value, list):
             return [self._value(item, (*path, str(index))) for index, item in enumerate(value)]
         return self.object(value, path) if isinstance(value, dict) else value
@@ -119,7 +127,7 @@ class _Walk:
             return [self._whole(item, (*path, str(index))) for index, item in enumerate(value)]
         if value is None or isinstance(value, bool) or value == "":
             return value
-        if isinstance(value, str) and LEFT_ALONE.fullmatch(value):
+        if isinstance(value, str) and any(kept.fullmatch(value) for kept in LEFT_ALONE):
             return self._value(value, path)
         self._note(path)("named_secret")
         return MASK
@@ -132,21 +140,31 @@ class _Walk:
         return note
 
 
-def _is_path(value: str) -> bool:
-    """Whether a string is nothing but a relative address, as `data.action_url` may be."""
-    return value.startswith(("/", "?")) and not any(map(str.isspace, value))
+def _is_count(name: str, value: JsonValue) -> bool:
+    """Whether a field tells how many there are, as `access_tokens` with 15 does."""
+    return name[-1:] in ("s", "S") and isinstance(value, int | float)
 
 
 def _mask(text: str, note: Note) -> str:
-    if "://" in text:
-        text = USERINFO.sub(lambda match: _public_userinfo(match[0], note), text)
+    return _mask_found(_without_credentials(text, note), note)
+
+
+def _without_credentials(text: str, note: Note) -> str:
+    """The text without credentials in front of a host."""
+    if "://" not in text:
+        return text
+    return USERINFO.sub(lambda match: _public_userinfo(match[0], note), text)
+
+
+def _mask_found(text: str, note: Note) -> str:
     found = _found(text)
     if not found:
         return text
-    kept = [match.span() for match in LEFT_ALONE.finditer(text)]
+    kept = _left_alone(text)
     pieces: list[str] = []
     end = 0
-    for span, kind in _apart(found):
+    # What begins within a link ends with it: there is no telling where else.
+    for span, kind in _apart(find for find in found if not _is_within(find[0][0], kept)):
         for start, stop in _without(span, kept):
             pieces += (text[end:start], MASK)
             end = stop
@@ -174,7 +192,18 @@ def _public_userinfo(userinfo: str, note: Note) -> str:
     return ""
 
 
-def _apart(found: list[tuple[Span, str]]) -> Iterable[tuple[Span, str]]:
+def _left_alone(text: str) -> list[Span]:
+    """What stays as it is, in order and apart."""
+    spans = ((match.span(), "") for kept in LEFT_ALONE for match in kept.finditer(text))
+    return [span for span, _ in _apart(spans)]
+
+
+def _is_within(place: int, spans: list[Span]) -> bool:
+    index = bisect_right(spans, place, key=itemgetter(0))
+    return index > 0 and place < spans[index - 1][1]
+
+
+def _apart(found: Iterable[tuple[Span, str]]) -> list[tuple[Span, str]]:
     """The finds in order, those that overlap as one, named after its first and longest."""
     merged: list[tuple[Span, str]] = []
     for (start, stop), kind in sorted(found, key=lambda item: (item[0][0], -item[0][1])):
@@ -187,12 +216,11 @@ def _apart(found: list[tuple[Span, str]]) -> Iterable[tuple[Span, str]]:
 
 
 def _without(span: Span, kept: list[Span]) -> list[Span]:
-    """The parts of a span that lie outside of others, which are in order."""
+    """The parts of a span that lie outside of others, which are in order and apart."""
     start, stop = span
     parts: list[Span] = []
-    for first, last in kept:
-        if last <= start:
-            continue
+    for index in range(bisect_right(kept, start, key=itemgetter(1)), len(kept)):
+        first, last = kept[index]
         if first >= stop:
             break
         if first > start:

@@ -89,9 +89,9 @@ def _is_basic(value: str) -> bool:
 
 NAMED = re.compile(
     r"""
-    (?: pass(?:word|wd|phrase) | (?<![a-z])pwd | secret
+    (?P<name> pass(?:word|wd|phrase) | (?<![a-z])pwd | secret
       | (?:access|account|api|encryption|master|private|secret|signing)[ _-]?key
-      | (?:access|api|auth|bearer|bot|id|refresh|security|session)[ _-]?token
+      | (?:access|api|auth|bearer|bot|(?<![a-z])id|refresh|security|session)[ _-]?token
       | (?<![\w-])token )
     (?: [ \t"'`*_\\|] | </?[a-z]{1,10}> ){0,6}
     (?P<sign> [:=]=? >? | is\b :? )
@@ -104,16 +104,25 @@ NAMED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 QUOTED = ("double", "single", "back")
-STATES = re.compile(
+NO_VALUES = re.compile(  # but states, and the words of code
     r"(?:ac|inac)tive|(?:dis|en)abled|(?:in)?correct|(?:in)?valid|(?:un)?changed|(?:un)?set|added"
     r"|created|deleted|expire[ds]|generated|hidden|mismatch|missing|n/a|no|none|null|off|ok|on"
     r"|optional|pending|refreshed|removed|renewed|required|reset|revoked|rotated|strong|true|false"
-    r"|undefined|updated|weak|wrong|yes",
+    r"|undefined|updated|weak|wrong|yes"
+    r"|any|await|bool(?:ean)?|bytes|int(?:eger)?|new|number|object|str(?:ing)?|unknown|void",
     re.IGNORECASE,
 )
+STAND_INS = re.compile(  # `${SECRET}`, `$SECRET`, `%SECRET%`, `{secret}`; and email addresses
+    r"\$[{(].*|\$[A-Z][A-Z0-9_]*|%[A-Z0-9_]+%|\{{1,2}[\w .]*\}{0,2}"
+    r"|[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}"
+)
+CODE = re.compile(r"[A-Za-z_][\w.]*[(\[].*|[A-Za-z_]+(?:\.[A-Za-z_]+)+")  # `get()`, `user.secret`
+ONE_TIME = re.compile(r"[0-9]{4,8}")
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 AROUND = ".,;:!?*_()[]{}|\\"
 SHORTEST = 3
 SHORTEST_TOLD = 6  # after "is"
+LONGEST_PROSE = 256
 
 
 def _named_values(text: str) -> Iterator[Span]:
@@ -121,23 +130,37 @@ def _named_values(text: str) -> Iterator[Span]:
     while match := NAMED.search(text, start):
         quote = next((name for name in QUOTED if match[name] is not None), None)
         if quote is not None:
-            yield match.span(quote)
+            if not _is_no_secret(match, match[quote]):
+                yield match.span(quote)
             start = match.end()
             continue
         first, last = match.span("bare")
         value = match["bare"].rstrip(".,;:*_)]}|\\")
-        # Of what is no secret, the next name may be a part: `secret: password: x`.
-        is_prose = _is_prose(match["sign"], value, text[last : last + 2])
+        is_prose = _is_no_secret(match, value) or _is_prose(match, value, text[last : last + 2])
         if not is_prose:
             yield first, first + len(value)
-        start = first if is_prose else last
+        # Of what is no secret, the next name may be a part: `secret: password: x`. Looking again
+        # at more than a few words would take time by the square of the text.
+        start = first if is_prose and last - first <= LONGEST_PROSE else last
 
 
-def _is_prose(sign: str, value: str, rest: str) -> bool:
-    """Whether words follow the name, not a value; `rest` is how the text goes on."""
-    word = value.strip(AROUND)
-    if len(word) < SHORTEST or STATES.fullmatch(word):
+def _is_no_secret(match: re.Match[str], value: str) -> bool:
+    """Whether what follows a name is known not to be its value, in quotes or not."""
+    if NO_VALUES.fullmatch(value.strip(AROUND)) or STAND_INS.fullmatch(value):
         return True
+    # "Your security token is 482913", but `token=482913`
+    is_told = match["sign"][0] != "="
+    return is_told and bool(
+        ONE_TIME.fullmatch(value) or (match["name"].lower() == "token" and HASH.fullmatch(value))
+    )
+
+
+def _is_prose(match: re.Match[str], value: str, rest: str) -> bool:
+    """Whether words or code follow the name, not a value; `rest` is how the text goes on."""
+    word = value.strip(AROUND)
+    if len(word) < SHORTEST or CODE.fullmatch(value) or word.lower() == match["name"].lower():
+        return True
+    sign = match["sign"]
     if sign[0] in "iI":
         has_digit = any(character.isdigit() for character in word)
         return len(word) < SHORTEST_TOLD or not has_digit
@@ -211,24 +234,49 @@ SECRETS: tuple[Secret, ...] = (
 SECRET_FIELD = re.compile(
     r".*(?:password|passwd|passphrase|pwd|secret|credential"
     r"|(?:access|account|api|encryption|master|private|secret|signing)key"
-    r"|(?:access|api|auth|bearer|bot|id|refresh|security|session)token)s?"
-    r"|token|pass|cvv|cvc|cardnumber"
+    r"|(?:access|api|auth|bearer|bot|refresh|security|session)token)s?"
+    r"|idtokens?|token|cvv|cvc|cardnumber"
 )
 
-# What stands before the host of an address. Unlike what is masked, it is taken out where it is a
-# secret: the address then still leads where it did.
-USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
+# --- what stays --------------------------------------------------------------------------------
 
-# What stays as it is, whatever stands in it: links, UUIDs, and what was masked before.
-LEFT_ALONE = re.compile(
-    r"""
-    https?:// (?: [^\s<>"'`;] | ;(?!\w{1,64}=) )+
-  | (?<=\]\() [/?\#][^\s()]*
-  | (?<=\]:[ ]) [/?\#]\S*
-  | (?<=href=["']) [/?\#][^\s"']*
-  | (?<![0-9a-f]) [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12} (?![0-9a-f])
-  | \[masked\]
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
+# What stands before the host of an address, after `://`. Unlike what is masked, it is taken out
+# where it is a secret: the address then still leads where it did.
+BEFORE_HOST: Final = r"""[^\s/?#"'<>`|\\()\[\]{},;]*@"""
+USERINFO = re.compile(rf"(?<=://){BEFORE_HOST}")
+
 MASK: Final = "[masked]"
+SCHEME: Final = r"(?:https?|(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{1,63})://"
+
+
+def _link(end: str = "") -> str:
+    """An address with its scheme, up to what none holds, or to `end`.
+
+    In `Endpoint=sb://host/;SharedAccessKey=…` it ends where the next setting begins.
+    """
+    authority = rf"""[^\s<>"`;/?#{end}]*"""
+    rest = rf"""(?: [^\s<>"`;{end}] | (?<!/); | ;(?!\w{{1,64}}=) )*"""
+    return rf"{SCHEME} {authority} (?: [/?#] {rest} )?"
+
+
+# A string that is nothing but an address, absolute or relative.
+ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*://|[/?#])\S*", re.IGNORECASE)
+
+# What stays as it is, whatever stands in it.
+LEFT_ALONE = tuple(
+    re.compile(pattern, re.IGNORECASE | re.VERBOSE)
+    for pattern in (
+        rf"""'{_link("'")} | {_link()}""",
+        # Relative ones, in Markdown and HTML. Parentheses may be part of one in pairs.
+        r"""
+        \]\( [ \t]*\n?[ \t]* (?: <[^<>\n]* | (?: [^\s()<] | \([^\s()]*\) )* )
+      | \]:  [ \t]*\n?[ \t]* (?: <[^<>\n]* | [/?\#]\S* )
+      | href [ \t]*=[ \t]* (?: "[^"\n]* | '[^'\n]* | [^\s"'<>]* )
+        """,
+        # UUIDs, and what was masked before.
+        r"""
+        (?<![0-9a-f]) [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12} (?![0-9a-f])
+      | \[masked\]
+        """,
+    )
+)

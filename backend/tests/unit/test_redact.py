@@ -1,13 +1,16 @@
 """What is masked in content, and what never is (SEC-001)."""
 
+import re
 from base64 import b64encode
 
 import pytest
 from pydantic import JsonValue
 
+from app.security import secret_patterns
 from app.security.redact import MAX_PATH, MAX_TOLD, JsonObject, Masked, mask_text, redact
 
 UUID = "0197a000-0000-7000-8000-00000000abcd"
+COMMIT = "9fceb02d0ae598e95dc970b74767f19372d61af8"
 NUMERIC_UUID = "41111111-1111-4111-8111-411111111111"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
 LETTERS = "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF3hJ5kL7nP9rS1tV3xZ5"
@@ -77,11 +80,21 @@ def test_a_token_is_masked_wherever_it_stands(kind: str, token: str, sentence: s
         ("secret: password: x7f9", "secret: password: [masked]"),
         ("access_token=abc123", "access_token=[masked]"),
         ("token: abc123", "token: [masked]"),
+        ("token=482913", "token=[masked]"),
+        (f"API key: {COMMIT}", "API key: [masked]"),
+        ("const token = 'await abc1';", "const token = '[masked]';"),
+        ("{'url':'https://a.example','password':'hunter2'}",
+         "{'url':'https://a.example','password':'[masked]'}"),
+        ("[x](/a?token=abc1) password=hunter2", "[x](/a?token=abc1) password=[masked]"),
+        ("[INFO]: password=hunter2", "[INFO]: password=[masked]"),
         (
             "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
             "aws_secret_access_key = [masked]",
         ),
         ("Server=db;SharedAccessKey=abc=;Pool=1", "Server=db;SharedAccessKey=[masked];Pool=1"),
+        ("Endpoint=sb://a.example/;SharedAccessKey=abc=;Pool=1",
+         "Endpoint=sb://a.example/;SharedAccessKey=[masked];Pool=1"),
+        ("jdbc:sqlserver://db:1433;password=hunter2", "jdbc:sqlserver://db:1433;password=[masked]"),
         ("Authorization: Bearer abcdef1234", "Authorization: Bearer [masked]"),
         ("curl -H 'authorization: bearer abcdef1234'", "curl -H 'authorization: bearer [masked]'"),
         (
@@ -147,6 +160,43 @@ UNTOUCHED = [
     "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
     "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----",
     "password=[masked]",
+    # Addresses that stand close to others have no credentials.
+    '{"url":"https://a.example","email":"bob@b.example"}',
+    '<a href="https://a.example">Mail:bob@b.example</a>',
+    "[a](https://a.example):bob@b.example",
+    "1,https://a.example,bob:bob@b.example",
+    "Contact(https://example.com|tel:123|me@x.org)",
+    # Links as they are written in Markdown, HTML and prose.
+    "Reset here: <https://a.example/?token=abcdef1234>",
+    "[x](<https://a.example/?token=abcdef1234>)",
+    "[x]\n\n[x]: <https://a.example/?token=abcdef1234>",
+    "<a href=https://a.example/?token=abcdef1234>x</a>",
+    "<a href=/reset?token=abcdef1234>x</a>",
+    '<a href="https://a.example/?x=1&amp;token=abcdef1234">x</a>',
+    "[x]( /reset?token=abcdef1234)",
+    "[x](</reset?token=abcdef1234>)",
+    "[x](reset?token=abcdef1234)",
+    "[x](/a(b)?token=abcdef1234)",
+    "[x]\n\n[x]:  /reset?token=abcdef1234",
+    "see https://a.example/it's?token=abcdef1234 today",
+    "see https://a.example/a;session_token=abcdef1234 today",
+    "see https://a.example/?q='x'&token=abcdef1234 today",
+    "see myapp://reset?token=abcdef1234 today",
+    "see wss://a.example/?token=abcdef1234 today",
+    # One-time codes, hashes and people.
+    "Your security token is 482913",
+    "One-time password: 482913",
+    "Your login token: `482913`",
+    f"token: {COMMIT}",
+    "password: alice@example.com was reset",
+    # Code.
+    "const token = await getToken();",
+    "login(user=user, password=password)",
+    "password=os.environ['X']",
+    "token = request.token",
+    "secret=${SECRET}, secret: ${{ secrets.A }}, password=$PASSWORD, api_key={key}",
+    'password: "${SECRET}"',
+    "password: string;",
 ]  # fmt: skip
 
 
@@ -162,8 +212,8 @@ class TestData:
     @pytest.mark.parametrize(
         "name",
         ["password", "newPassword", "db-password", "api_key", "apiKey", "X-API-Key", "secret",
-         "access_token", "refreshToken", "client_secret", "token", "private_key", "passwords",
-         "CREDENTIALS", "cvv", "card_number"],
+         "access_token", "refreshToken", "client_secret", "token", "private_key", "id_token",
+         "CREDENTIAL", "cvv", "card_number"],
     )  # fmt: skip
     def test_a_secrets_field_is_masked_whole(self, name: str) -> None:
         for value in ("x", "two words", 1234, 1.5):
@@ -174,11 +224,19 @@ class TestData:
     @pytest.mark.parametrize(
         "name",
         ["password_changed_at", "reset_password_url", "secretary", "key", "keys", "task_key",
-         "token_count", "next_page_token", "tokens", "passed", "card", "authorized", "author"],
+         "token_count", "next_page_token", "tokens", "passed", "card", "authorized", "author",
+         "pass", "paid_tokens"],
     )  # fmt: skip
     def test_other_fields_are_not(self, name: str) -> None:
         content: JsonObject = {"data": {name: "value", "list": [{name: 12}]}}
         assert redact(content) == (content, [])
+
+    @pytest.mark.parametrize("name", ["access_tokens", "passwords", "CREDENTIALS"])
+    def test_how_many_there_are_is_no_secret(self, name: str) -> None:
+        counted: JsonObject = {name: 15}
+        assert redact(counted) == (counted, [])
+        assert redact({name: "x"})[0] == {name: "[masked]"}
+        assert redact({name: ["x", 15]})[0] == {name: ["[masked]", "[masked]"]}
 
     def test_what_is_no_secret_stays_in_a_secrets_field(self) -> None:
         kept = {"secret": UUID, "api_key": "https://example.com/k", "password": "",
@@ -215,18 +273,62 @@ class TestData:
     def test_a_name_that_is_a_secret_is_masked_and_not_told(self) -> None:
         first, second = TOKENS["github_token"][:2]
         cleaned, masked = redact({"data": {first: 1, second: {"password": "x"}}})
-        assert cleaned == {"data": {"[masked]": 1, "[masked]_": {"password": "[masked]"}}}
+        assert cleaned == {"data": {"[masked]": 1, "[masked]_2": {"password": "[masked]"}}}
         assert masked == [
             Masked("data.*", "github_token"),
-            Masked("data.[masked]_.password", "named_secret"),
+            Masked("data.[masked]_2.password", "named_secret"),
         ]
 
-    def test_relative_addresses_stay(self) -> None:
-        content: JsonObject = {"action_url": f"/reset?token={JWT}", "q": "?access_token=abc123"}
+    def test_names_that_become_the_same_are_numbered(self) -> None:
+        tokens = [f"ghp_{number:036}" for number in range(700)]
+        cleaned, _ = redact({"[masked]_3": 0, **dict.fromkeys(tokens, 0)})
+        numbers = [number for number in range(2, 702) if number != 3]
+        assert list(cleaned) == ["[masked]_3", "[masked]", *(f"[masked]_{n}" for n in numbers)]
+
+    @pytest.mark.parametrize(
+        "address",
+        [f"/reset?token={JWT}", "?access_token=abc123", "#/reset?token=abc123",
+         "myapp://reset?token=abc123", "wss://a.example/?token=abc123",
+         "https://a.example/it's?token=abc123", 'https://a.example/"x"?token=abc123'],
+    )  # fmt: skip
+    def test_a_string_that_is_an_address_stays(self, address: str) -> None:
+        content: JsonObject = {"data": {"action_url": address, "list": [address]}}
         assert redact(content) == (content, [])
+
+    def test_an_address_loses_its_credentials(self) -> None:
+        cleaned, _ = redact({"url": "https://ada:pass@a.example/it's?token=abc123"})
+        assert cleaned == {"url": "https://a.example/it's?token=abc123"}
+
+    def test_an_address_in_a_secrets_field_stays_only_with_its_host(self) -> None:
+        cleaned, _ = redact({"password": "/hunter2", "api_key": "#hunter2"})
+        assert cleaned == {"password": "[masked]", "api_key": "[masked]"}
 
     def test_the_list_of_places_is_bounded(self) -> None:
         cleaned, masked = redact({"a" * 10_000: list[JsonValue](["password=abc"] * 1_000)})
         assert cleaned == {"a" * 10_000: ["password=[masked]"] * 1_000}
         assert len(masked) <= MAX_TOLD
         assert all(len(place.path) <= MAX_PATH for place in masked)
+
+
+class Counting:
+    """A pattern that counts the characters it was looked for in, and matched."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern = pattern
+        self.read = 0
+
+    def search(self, text: str, start: int) -> re.Match[str] | None:
+        match = self.pattern.search(text, start)
+        self.read += (match.end() if match else len(text)) - start
+        return match
+
+
+@pytest.mark.parametrize(
+    "unit", ["password*is*", "password:", "secret: ", "token is ", "password=(", 'secret:"x"']
+)
+def test_no_text_is_read_again_and_again(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = Counting(secret_patterns.NAMED)
+    monkeypatch.setattr(secret_patterns, "NAMED", named)
+    text = unit * (64 * 1024 // len(unit))
+    mask_text(text)
+    assert named.read < 4 * len(text)
