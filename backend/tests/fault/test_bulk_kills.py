@@ -15,7 +15,7 @@ from tests.stack import Stack, running_stack
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("stack")]
 
 BULK = "/api/v1/notifications/bulk"
-KNOWN, UNKNOWN = 3_000, 7
+KNOWN, UNKNOWN = 1_200, 7
 # Storing decisions waits, so a worker that expands stands still in the middle of a transaction.
 FREEZE = text("LOCK TABLE notification_decisions IN SHARE MODE")
 FROZEN = text("""
