@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ USERS = 20
 SESSIONS = 6
 SETTLE_SECONDS = 45
 LONGEST_SECONDS = 150
+READ_TRIES = 10
 PAGE = 100
 
 
@@ -228,18 +230,31 @@ class _Center:
     unread_count: int
 
 
+async def _answered(
+    client: httpx.AsyncClient, path: str, headers: dict[str, str], query: dict[str, str]
+) -> dict[str, Any]:
+    """The answer to a read, asked for again while the API is just finding its feet."""
+    tries = READ_TRIES
+    while True:
+        answer = await client.get(path, headers=headers, params=query)
+        tries -= 1
+        if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE or not tries:
+            return answer.raise_for_status().json()
+        await asyncio.sleep(float(answer.headers["Retry-After"]))
+
+
 async def _center(trial: Trial, user: UUID) -> _Center:
     client, root = trial.lab.stack.api, "/api/v1/notifications"
     headers = {"Authorization": f"Bearer {trial.lab.stack.user_token(user)}"}
     items: list[dict[str, Any]] = []
     query: dict[str, str] = {"limit": str(PAGE)}
     while True:
-        page = (await client.get(root, headers=headers, params=query)).json()
+        page = await _answered(client, root, headers, query)
         items += page["items"]
         if not page["next_cursor"]:
             break
         query["cursor"] = page["next_cursor"]
-    unread = (await client.get(f"{root}/unread-count", headers=headers)).json()["count"]
+    unread = (await _answered(client, f"{root}/unread-count", headers, {}))["count"]
     return _Center(
         ids=[UUID(item["id"]) for item in items],
         unread_items=sum(item["read_at"] is None for item in items),

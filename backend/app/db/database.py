@@ -12,10 +12,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 import structlog
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, TimeoutError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import ConfigurationError, Settings
 from app.errors import NotifyError, Unavailable
@@ -101,6 +102,7 @@ class Database:
             json_serializer=dumps,
             json_deserializer=orjson.loads,
         )
+        event.listen(self._engine.sync_engine, "checkout", _replace_if_closed)
 
     @asynccontextmanager
     async def as_service(self) -> AsyncGenerator[AsyncConnection]:
@@ -168,6 +170,13 @@ class Database:
             yield connection
 
 
+def _replace_if_closed(_: object, record: ConnectionPoolEntry, __: object) -> None:
+    """Let the pool open a new connection for one that the server is known to have ended."""
+    driver = cast("Driver | None", record.driver_connection)
+    if driver is not None and driver.is_closed():
+        raise DisconnectionError
+
+
 async def driver_of(connection: AsyncConnection) -> Driver:
     """The asyncpg connection below, within the same transaction."""
     return cast("Driver", (await connection.get_raw_connection()).driver_connection)
@@ -177,14 +186,14 @@ async def _begin_group(connection: AsyncConnection) -> Driver:
     """Begin on the pool's connection, or on a new one when the server has ended that."""
     driver = await driver_of(connection)
     try:
-        if not driver.is_closed():
-            await driver.execute(BEGIN_GROUP)
-            return driver
+        await driver.execute(BEGIN_GROUP)
     except (*LOSSES, asyncpg.PostgresError):
         log.info("connection_replaced")
     except BaseException:
         await connection.invalidate()
         raise
+    else:
+        return driver
     await connection.invalidate()
     driver = await driver_of(connection)
     await driver.execute(BEGIN_GROUP)
