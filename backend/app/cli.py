@@ -11,7 +11,8 @@ from uuid import UUID
 import click
 
 from app.cli_dead import dead
-from app.config import ConfigurationError, Settings, load_settings
+from app.config import ConfigurationError, Settings
+from app.load_settings import load_settings
 
 TOKEN_LIFETIME = timedelta(days=7)
 OPERATOR_ID = UUID("0197a000-0000-7000-8000-0000000000ff")

@@ -21,11 +21,12 @@ import psutil
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.config import Settings, load_settings
+from app.config import Settings
 from app.db.database import Database
 from app.embedded.data_dir import published_urls
 from app.embedded.program import Program, spawn, stop
 from app.embedded.servers import with_urls
+from app.load_settings import load_settings
 from app.security.jwt import issue_token
 from bench.load import HOST, HttpClient, request_bytes, send_all
 

@@ -23,10 +23,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.config import embedded_passwords, load_settings
 from app.db.database import asyncpg_url
 from app.embedded import running_servers
 from app.embedded.postgres import EmbeddedPostgres
+from app.load_settings import embedded_passwords, load_settings
 from faults.proxy import Proxy
 from tests.stack import NOTIFY, Stack, free_ports, running_stack
 

@@ -17,10 +17,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.config import Settings, load_settings
+from app.config import Settings
 from app.db.database import Database, asyncpg_url
 from app.db.migrate import migrate
 from app.embedded import running_servers
+from app.load_settings import load_settings
 from app.realtime.connection import redis_client as connect_redis
 
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

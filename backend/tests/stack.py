@@ -18,8 +18,9 @@ from uuid import UUID, uuid4
 import httpx
 import psutil
 
-from app.config import Settings, load_settings
+from app.config import Settings
 from app.embedded import running_servers
+from app.load_settings import load_settings
 from app.security.jwt import issue_token
 
 NOTIFY = Path(sys.executable).with_name("notify")

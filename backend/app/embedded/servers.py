@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from app.config import ConfigurationError, Settings, embedded_passwords
+from app.config import ConfigurationError, Settings
 from app.embedded.data_dir import (
     Urls,
     claim_servers,
@@ -20,6 +20,7 @@ from app.embedded.data_dir import (
     usable_data_dir,
 )
 from app.embedded.program import Program, ServerFailed, spawn, start_failure, stop
+from app.load_settings import embedded_passwords
 
 READY_SECONDS = 600
 """How long a server may take to start: after a crash it repeats what it had not yet written."""

@@ -15,9 +15,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from app.schemas.base import JsonObject, shallow, small
+from app.schemas.base import JsonObject, one_line, shallow, small
 from app.security.addresses import MAX_ADDRESS, is_safe_address
-from app.security.lines import plain_line
 
 MAX_ACTIONS = 10
 MAX_LABEL = 100
@@ -35,12 +34,7 @@ def _safe(value: str) -> str:
 
 
 def _label(value: str) -> str:
-    label = plain_line(value)
-    if not label:
-        raise ValueError("must not be empty")
-    if len(label) > MAX_LABEL:
-        raise ValueError(f"must have at most {MAX_LABEL} characters")
-    return label
+    return one_line(value, MAX_LABEL)
 
 
 Address = Annotated[

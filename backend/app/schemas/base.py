@@ -88,13 +88,22 @@ def small(value: JsonObject) -> JsonObject:
     return value
 
 
-def _title(value: str) -> str:
-    text = plain_line(value)
-    if not text:
+def one_line(value: str, most: int) -> str:
+    """The value as one plain line of 1 to `most` characters.
+
+    Raises:
+        ValueError: nothing is left of it, or too much.
+    """
+    line = plain_line(value)
+    if not line:
         raise ValueError("must not be empty")
-    if len(text) > MAX_TITLE:
-        raise ValueError(f"must have at most {MAX_TITLE} characters")
-    return text
+    if len(line) > most:
+        raise ValueError(f"must have at most {most} characters")
+    return line
+
+
+def _title(value: str) -> str:
+    return one_line(value, MAX_TITLE)
 
 
 def _body(value: str) -> str:

@@ -375,7 +375,7 @@ class TestAudit:
         for method, path, headers, code in calls:
             with capture_logs() as logged:
                 answer = await keyed.client.request(method, path, headers=headers)
-            (told,) = logged
+            (told,) = (entry for entry in logged if entry["event"] == "access_refused")
             assert told == {
                 "event": "access_refused",
                 "log_level": "warning",
@@ -383,7 +383,7 @@ class TestAudit:
                 "code": code,
                 "reason": answer.json()["error"]["message"],
             }
-            assert not any(text in str(told) for text in (*secrets, "in-the-query"))
+            assert not any(text in str(logged) for text in (*secrets, "in-the-query"))
 
     async def test_refused_sockets_are_told_of_alike(
         self, settings: Settings, database: Database, redis_client: Redis

@@ -21,12 +21,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.config import ConfigurationError, Settings, embedded_passwords, load_settings
+from app.config import ConfigurationError, Settings
 from app.embedded import ServerFailed, running_servers
 from app.embedded.account import make_reachable
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.program import LOG_LIMIT_BYTES, Account, Program, run, spawn, stop
 from app.embedded.valkey import EmbeddedValkey
+from app.load_settings import embedded_passwords, load_settings
 
 BACKEND = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60
@@ -35,7 +36,7 @@ FAST = {"fsync": "off"}
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from app.config import load_settings
+from app.load_settings import load_settings
 from app.embedded import running_servers
 settings = load_settings(
     data_dir=Path(sys.argv[1]), database_url=None, database_owner_url=None, redis_url=None

@@ -17,9 +17,10 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from app.channels.base import Retry, Sent
-from app.config import Settings, load_settings
+from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable, UnknownUser
+from app.load_settings import load_settings
 from app.pipeline.announce import Announcer
 from app.pipeline.commit import GroupCommit
 from app.pipeline.decide import Defaults

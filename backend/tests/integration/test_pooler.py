@@ -22,12 +22,13 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
-from app.config import Settings, load_settings
+from app.config import Settings
 from app.db.database import Database
 from app.embedded import running_servers
 from app.embedded.account import give, make_reachable, own_directory, service_account
 from app.embedded.data_dir import write_private
 from app.embedded.program import Program, spawn, stop
+from app.load_settings import load_settings
 from app.security.jwt import issue_token
 from tests.conftest import UNSAFE_BUT_FAST
 from tests.stack import NOTIFY, Stack, as_json, free_ports, running_stack

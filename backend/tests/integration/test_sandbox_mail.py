@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from app.config import ConfigurationError, Settings, load_settings
+from app.config import ConfigurationError, Settings
+from app.load_settings import load_settings
 from app.sandbox.app import create_sandbox_app
 from app.sandbox.mailbox import Mail, Mailbox
 from app.sandbox.server import run_sandbox, serving_sandbox
@@ -666,7 +667,7 @@ def running_process(data_dir: Path) -> Generator[tuple[subprocess.Popen[bytes], 
     with create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     program = (
-        "from app.config import load_settings; from app.sandbox.server import run_sandbox; "
+        "from app.load_settings import load_settings; from app.sandbox.server import run_sandbox; "
         "run_sandbox(load_settings(_env_file=None))"
     )
     environment = {

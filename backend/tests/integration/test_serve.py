@@ -147,7 +147,7 @@ import uvloop
 from fastapi import FastAPI
 
 from app.api.v1.notifications.websocket import router
-from app.config import load_settings
+from app.load_settings import load_settings
 from app.db.database import Database
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from sqlalchemy import make_url
 
-from app.config import load_settings
 from app.embedded.orphans import has_variable
 from app.embedded.program import Program, StopSequence
+from app.load_settings import load_settings
 from app.supervisor import Supervisor, parts_for
 
 BACKEND = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ server.serve_forever()
 
 UP = """
 import json, sys
-from app.config import load_settings
+from app.load_settings import load_settings
 from app.embedded.orphans import has_variable
 from app.embedded.program import Program
 from app.supervisor import run

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.config import PRODUCTION_SECRETS, ConfigurationError, Settings, load_settings
+from app.config import ConfigurationError, Settings
+from app.load_settings import PRODUCTION_SECRETS, load_settings
 
 REQUIRED_VARIABLES = [
     "WS_ENABLED", "WS_HOST", "WS_PORT", "WS_HEARTBEAT_INTERVAL", "WS_MAX_CONNECTIONS",
@@ -208,7 +209,7 @@ def test_what_is_given_wins_over_what_was_generated(monkeypatch: pytest.MonkeyPa
 ASK_AT_ONCE = """
 import sys, time
 from pathlib import Path
-from app.config import embedded_passwords
+from app.load_settings import embedded_passwords
 
 print("ready", flush=True)
 start = float(input())

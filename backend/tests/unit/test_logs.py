@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import structlog
 
-from app.config import load_settings
+from app.load_settings import load_settings
 from app.observability.logs import configure_logging, mask_event
 
 SECRETS = ("hunter2", "ghp_", "ada@example.com", "s3cr3t")
