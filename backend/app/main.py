@@ -36,6 +36,8 @@ from app.services.batch_service import BatchService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
 from app.services.demo_service import seed_demo_users
+from app.services.inbox_changes import InboxChanges
+from app.services.inbox_commands import InboxCommands
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
 from app.services.user_service import UserService
@@ -76,8 +78,10 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         )
         tokens = TokenVerifier(settings)
         await stack.enter_async_context(tokens.running())
-        inbox = InboxService(database, settings)
-        gateway = Gateway(settings, tokens, inbox)
+        changes = InboxChanges(database, announcer.announce, clock)
+        inbox = InboxService(database, settings, changes.expire)
+        commands = InboxCommands(changes, at_once=max(1, settings.database_pool_size // 2))
+        gateway = Gateway(settings, tokens, inbox, commands=commands.by_type())
         await stack.enter_async_context(gateway.running(backplane))
         yield AppContext(
             settings=settings,
@@ -88,6 +92,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             notifications=NotificationService(groups, clock),
             batches=BatchService(settings, database, announcer, clock),
             inbox=inbox,
+            changes=changes,
             users=UserService(database),
             dead_letters=DeadLetterService(settings, database, announcer.announce, clock),
             cancellation=CancelService(database, clock),

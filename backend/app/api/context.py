@@ -11,6 +11,7 @@ from app.security.jwt import TokenVerifier
 from app.services.batch_service import BatchService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
+from app.services.inbox_changes import InboxChanges
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
 from app.services.user_service import UserService
@@ -28,6 +29,7 @@ class AppContext:
     notifications: NotificationService
     batches: BatchService
     inbox: InboxService
+    changes: InboxChanges
     users: UserService
     dead_letters: DeadLetterService
     cancellation: CancelService

@@ -115,7 +115,9 @@ class JsonRoute(APIRoute):
         ):
             return None
         (body,) = wants.body_params
-        model = cast("type[BaseModel]", body.field_info.annotation)
+        model = body.field_info.annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return None
         solvers = [(item.name, _call(item)) for item in wants.dependencies]
         response_name = wants.response_param_name
         endpoint, status = self.endpoint, self.status_code or 200

@@ -106,4 +106,5 @@ def _item(claim: Claim, position: int) -> InboxItem:
         created_at=claim.created_at,
         expires_at=claim.expires_at,
         seq=position,
+        position=position,
     )

@@ -31,10 +31,15 @@ SET_USER_ROLE = text(
 )
 
 
-# One round trip; the group that waits for a lock lets its callers wait with it.
+# One round trip; who waits for a lock may let others wait with it.
 BEGIN_GROUP = """
     BEGIN;
     SELECT set_config('role', 'service_role', true), set_config('lock_timeout', '500ms', true);
+"""
+BEGIN_CHANGE = """
+    BEGIN;
+    SELECT set_config('role', 'notify_user', true), set_config('lock_timeout', '2s', true),
+        set_config('request.jwt.claims', '{claims}', true);
 """
 
 
@@ -122,16 +127,20 @@ class Database:
         Raises:
             Unavailable: PostgreSQL cannot be reached.
         """
-        async with _told_apart(), self._engine.connect() as connection:
-            driver = await _begin_group(connection)
-            try:
-                yield driver
-                await driver.execute("COMMIT")
-            except BaseException as error:
-                if not await _rolled_back(driver, error):
-                    # Cut off in the middle of something: nobody can say what state it is in.
-                    await connection.invalidate()
-                raise
+        async with self._driver_transaction(BEGIN_GROUP) as driver:
+            yield driver
+
+    @asynccontextmanager
+    async def change_as_user(self, user_id: UUID) -> AsyncGenerator[Driver]:
+        """A transaction in which a user changes what is theirs, on the bare driver.
+
+        It waits 2 s for a lock.
+
+        Raises:
+            Unavailable: PostgreSQL cannot be reached.
+        """
+        async with self._driver_transaction(BEGIN_CHANGE.format(claims=_claims(user_id))) as driver:
+            yield driver
 
     @asynccontextmanager
     async def as_user(
@@ -146,9 +155,8 @@ class Database:
         Raises:
             Unavailable: PostgreSQL cannot be reached.
         """
-        claims = dumps({"sub": str(user_id), "role": "authenticated"})
         async with self._transaction() as connection:
-            await connection.execute(SET_USER_ROLE, {"role": role, "claims": claims})
+            await connection.execute(SET_USER_ROLE, {"role": role, "claims": _claims(user_id)})
             yield connection
 
     async def is_reachable(self) -> bool:
@@ -169,6 +177,23 @@ class Database:
         async with _told_apart(), self._engine.begin() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def _driver_transaction(self, begin: str) -> AsyncGenerator[Driver]:
+        async with _told_apart(), self._engine.connect() as connection:
+            driver = await _begun(connection, begin)
+            try:
+                yield driver
+                await driver.execute("COMMIT")
+            except BaseException as error:
+                if not await _rolled_back(driver, error):
+                    # Cut off in the middle of something: nobody can say what state it is in.
+                    await connection.invalidate()
+                raise
+
+
+def _claims(user_id: UUID) -> str:
+    return dumps({"sub": str(user_id), "role": "authenticated"})
+
 
 def _replace_if_closed(_: object, record: ConnectionPoolEntry, __: object) -> None:
     """Let the pool open a new connection for one that the server is known to have ended."""
@@ -182,11 +207,11 @@ async def driver_of(connection: AsyncConnection) -> Driver:
     return cast("Driver", (await connection.get_raw_connection()).driver_connection)
 
 
-async def _begin_group(connection: AsyncConnection) -> Driver:
+async def _begun(connection: AsyncConnection, begin: str) -> Driver:
     """Begin on the pool's connection, or on a new one when the server has ended that."""
     driver = await driver_of(connection)
     try:
-        await driver.execute(BEGIN_GROUP)
+        await driver.execute(begin)
     except (*LOSSES, asyncpg.PostgresError):
         log.info("connection_replaced")
     except BaseException:
@@ -196,7 +221,7 @@ async def _begin_group(connection: AsyncConnection) -> Driver:
         return driver
     await connection.invalidate()
     driver = await driver_of(connection)
-    await driver.execute(BEGIN_GROUP)
+    await driver.execute(begin)
     return driver
 
 
@@ -235,6 +260,15 @@ LOSSES = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+
+# Lock timeout, deadlock, serialization failure: another try may succeed.
+BUSY_STATES = ("55P03", "40P01", "40001")
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether a statement failed for what others were doing at the same time."""
+    return getattr(error, "sqlstate", None) in BUSY_STATES
+
 
 # Class 08 and 57P: connection failure and server shutdown; 53: out of connections, memory or disk.
 LOSS_STATES = ("08", "57P", "53")

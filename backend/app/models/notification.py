@@ -11,6 +11,9 @@ from sqlalchemy.types import String, Text
 from app.models.base import Base, CreatedAt, EmptyObject, Id, Name20, Name50, UserId, Zero
 from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
 
+PRESENT = "deleted_at IS NULL AND expired_at IS NULL"
+EXPIRING = f"position IS NOT NULL AND expires_at IS NOT NULL AND {PRESENT}"
+
 
 def one_of(
     column: str, values: type[Channel | DeliveryStatus | NotificationType | Priority]
@@ -77,15 +80,45 @@ class Notification(Base):
         CheckConstraint(one_of("type", NotificationType), name="notifications_type_check"),
         CheckConstraint(one_of("priority", Priority), name="notifications_priority_check"),
         CheckConstraint("(position is null) = (seq is null)", name="notifications_position_check"),
-        Index("idx_notifications_user_id", "user_id", text("position DESC")),
-        Index("idx_notifications_type", "user_id", "type", text("position DESC")),
-        Index("idx_notifications_priority", "user_id", "priority", text("position DESC")),
+        Index(
+            "idx_notifications_user_id",
+            "user_id",
+            text("position DESC"),
+            postgresql_where=text(PRESENT),
+        ),
+        Index(
+            "idx_notifications_type",
+            "user_id",
+            "type",
+            text("position DESC"),
+            postgresql_where=text(PRESENT),
+        ),
+        Index(
+            "idx_notifications_priority",
+            "user_id",
+            "priority",
+            text("position DESC"),
+            postgresql_where=text(PRESENT),
+        ),
         Index("idx_notifications_seq", "user_id", "seq"),
         Index(
             "idx_notifications_unread",
             "user_id",
             "position",
-            postgresql_where=text("read_at IS NULL AND deleted_at IS NULL"),
+            postgresql_where=text(f"read_at IS NULL AND {PRESENT}"),
+        ),
+        Index(
+            "idx_notifications_read",
+            "user_id",
+            "position",
+            postgresql_where=text(f"read_at IS NOT NULL AND {PRESENT}"),
+        ),
+        Index("idx_notifications_expiring", "expires_at", postgresql_where=text(EXPIRING)),
+        Index(
+            "idx_notifications_expiring_of_user",
+            "user_id",
+            "expires_at",
+            postgresql_where=text(EXPIRING),
         ),
         Index("idx_notifications_created_at", text("created_at DESC")),
         Index(
@@ -118,6 +151,7 @@ class Notification(Base):
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+    expired_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from app.db.database import Database, Driver
+from app.db.database import Database, Driver, is_busy
 from app.errors import Unavailable, UnknownUser
 from app.pipeline.announce import Announcer
 from app.pipeline.coalescing import Coalescer
@@ -139,13 +139,9 @@ async def _settle_keys(
     await release(driver, [item for item in claimed if item.owner_id not in receipts])
 
 
-# Lock timeout, deadlock, serialization failure: another try may succeed.
-BUSY_STATES = ("55P03", "40P01", "40001")
-
-
 def _as_refusal(error: Exception) -> Exception:
     """What the caller of a draft that cannot be stored is told; bugs stay what they are."""
-    if getattr(error, "sqlstate", None) not in BUSY_STATES:
+    if not is_busy(error):
         return error
     refusal = Unavailable(BUSY_MESSAGE)
     refusal.__cause__ = error

@@ -225,5 +225,6 @@ def _change(draft: Draft, inbox: Inbox, position: int) -> Change:
         created_at=draft.created_at,
         expires_at=draft.request.expires_at,
         seq=position,
+        position=position,
     )
     return visible_change(item, inbox)

@@ -14,6 +14,7 @@ import structlog
 from app.channels.base import Claim
 from app.pipeline.deliver import Clock, Deliverer
 from app.pipeline.expand import Expander
+from app.pipeline.expire import Expirer
 
 log = structlog.get_logger()
 
@@ -35,6 +36,7 @@ class Sweeper:
         self,
         deliverer: Deliverer,
         expander: Expander,
+        expirer: Expirer,
         clock: Clock,
         *,
         interval: float,
@@ -42,6 +44,7 @@ class Sweeper:
     ) -> None:
         self._deliverer = deliverer
         self._expander = expander
+        self._expirer = expirer
         self._clock = clock
         self._interval = interval
         self._drain = drain
@@ -67,6 +70,7 @@ class Sweeper:
                 return await self._look_at_suspects(group)
 
             group.create_task(_repeat(look_at_suspects, stopping))
+            group.create_task(_repeat(self._expire, stopping))
             looking = group.create_task(_repeat(look, stopping, self._deliverer.lanes.bell))
             for _ in range(EXPANSIONS_AT_ONCE):
                 group.create_task(_repeat(self._expand, stopping, self._rung_for_batches))
@@ -104,6 +108,14 @@ class Sweeper:
         """Expand some recipients of an open batch; returns the seconds until the next look."""
         self._rung_for_batches.clear()
         return 0.0 if await self._expander.expand_some() else self._interval
+
+    async def _expire(self) -> float:
+        """Let expire what has to; returns the seconds until the next look."""
+        due = await self._expirer.next_due()
+        if due is not None and due <= self._clock():
+            await self._expirer.expire_some()
+            return SHORTEST_SLEEP
+        return self._until(due)
 
     async def _dispatch(self, claims: list[Claim]) -> None:
         try:

@@ -35,6 +35,14 @@ class Priority(StrEnum):
 PRIORITY_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
+class Sort(StrEnum):
+    """Order of the notification center (REQ-011)."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    PRIORITY = "priority"
+
+
 class Channel(StrEnum):
     """A way a notification reaches its user, in the order answers list them."""
 
@@ -93,6 +101,8 @@ class Reason(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     POISON = "poison"
     INTERNAL_ERROR = "internal_error"
+    # from users
+    READ_ELSEWHERE = "read_elsewhere"
     # from callers and operators
     CANCELLED = "cancelled"
     RETRIED = "retried"

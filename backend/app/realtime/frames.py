@@ -34,6 +34,7 @@ class InboxItem:
 
     Args:
         seq: number of the last change of this notification.
+        position: number of the change that made it visible; newest and oldest go by it.
     """
 
     id: UUID
@@ -47,6 +48,7 @@ class InboxItem:
     created_at: datetime
     expires_at: datetime | None
     seq: int
+    position: int
 
 
 def visible_change(item: InboxItem, inbox: Inbox) -> Change:
@@ -56,11 +58,13 @@ def visible_change(item: InboxItem, inbox: Inbox) -> Change:
         item: the notification, its `seq` being the position it was given.
         inbox: the user's inbox, already advanced to that position.
     """
-    frames = (
-        notification(item, unread_count=inbox.unread_count),
-        unread_count(inbox.unread, seq=item.seq),
-    )
-    return Change(inbox.user_id, item.seq, frames)
+    return change_of(inbox, notification(item, unread_count=inbox.unread_count))
+
+
+def change_of(inbox: Inbox, message: bytes) -> Change:
+    """The inbox's last change as live sessions are told of it: its message, then the counts."""
+    counts = unread_count(inbox.unread, seq=inbox.seq)
+    return Change(inbox.user_id, inbox.seq, (message, counts))
 
 
 def authenticated(
@@ -112,6 +116,7 @@ def notification(item: InboxItem, *, unread_count: int) -> bytes:
                 "created_at": _instant(item.created_at),
                 "expires_at": _instant(item.expires_at),
                 "seq": item.seq,
+                "position": item.position,
             },
         }
     )

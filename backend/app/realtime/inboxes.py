@@ -1,4 +1,4 @@
-"""Inbox positions: every change of an inbox takes the user's next `seq`, under a lock.
+"""Inbox positions: every change of an inbox takes the user's next `seq`, under a lock (REQ-011).
 
 Whoever changes an inbox opens and locks it here, in the order of user ids, advances it in memory
 and saves it in the same transaction. Missing inboxes are opened before any is locked: a
@@ -26,6 +26,7 @@ LOCK = """
     WHERE user_id = ANY($1::uuid[])
     ORDER BY user_id FOR UPDATE
 """
+LOCK_FREE = f"{LOCK} SKIP LOCKED"
 
 SAVE = """
     UPDATE inbox_state i SET seq = v.seq, unread = v.unread::jsonb
@@ -52,11 +53,27 @@ class Inbox:
         """Unread notifications of all types."""
         return sum(self.unread.values())
 
+    def advance(self) -> int:
+        """The number of one more change."""
+        self.seq += 1
+        return self.seq
+
     def admit(self, notification_type: str) -> int:
         """Count one more unread notification and return its position."""
-        self.seq += 1
-        self.unread[notification_type] = self.unread.get(notification_type, 0) + 1
-        return self.seq
+        self.count(notification_type, 1)
+        return self.advance()
+
+    def count(self, notification_type: str, change: int) -> None:
+        """Let so many more of a type, or fewer, be unread.
+
+        Raises:
+            ValueError: fewer than none would be.
+        """
+        count = self.unread.pop(notification_type, 0) + change
+        if count < 0:
+            raise ValueError(f"{count} unread notifications")
+        if count:
+            self.unread[notification_type] = count
 
 
 async def open_inboxes(driver: Driver, user_ids: Collection[UUID]) -> None:
@@ -67,6 +84,12 @@ async def open_inboxes(driver: Driver, user_ids: Collection[UUID]) -> None:
 async def lock_inboxes(driver: Driver, user_ids: Collection[UUID]) -> dict[UUID, Inbox]:
     """Lock the users' inboxes until the transaction ends; users without one are left out."""
     rows = await driver.fetch(LOCK, sorted(user_ids))
+    return {row["user_id"]: inbox_of(row) for row in rows}
+
+
+async def lock_free_inboxes(driver: Driver, user_ids: Collection[UUID]) -> dict[UUID, Inbox]:
+    """Lock those of the users' inboxes that nobody holds, without waiting."""
+    rows = await driver.fetch(LOCK_FREE, sorted(user_ids))
     return {row["user_id"]: inbox_of(row) for row in rows}
 
 

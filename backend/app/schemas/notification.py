@@ -196,7 +196,10 @@ class NotificationItem(Answered):
     created_at: AnsweredInstant
     expires_at: AnsweredInstant | None
     delivery_status: dict[Channel, DeliveryStatus]
-    seq: int = Field(description="Inbox position of its last change.")
+    seq: int = Field(description="Number of its last change in the inbox.")
+    position: int = Field(
+        description="Number of the change that made it visible; newest and oldest go by it."
+    )
 
 
 class NotificationPage(Answered):
@@ -207,6 +210,46 @@ class NotificationPage(Answered):
     next_cursor: str | None
     has_more: bool
     seq: int = Field(description="Inbox position this page reflects.")
+
+
+class GoneNotification(Answered):
+    """A notification that was deleted, or has expired."""
+
+    id: UUID
+    seq: int = Field(description="Number of the change with which it left the inbox.")
+    deleted: Literal[True] = True
+
+
+class SyncedNotifications(Answered):
+    """What changed since a position, net, in the order of `seq`."""
+
+    items: list[NotificationItem | GoneNotification]
+    seq: int = Field(description="Where taking in all of it leads; the next `since`.")
+    unread_count: int
+    recovered: bool = Field(description="`false`: this position cannot be served; list anew.")
+    has_more: bool
+
+
+class ReadStatusUpdated(Answered):
+    """Whether a notification is read (REQ-012)."""
+
+    id: UUID
+    read_at: AnsweredInstant | None
+
+
+class MarkAllRead(Received):
+    """What to mark as read; everything by default."""
+
+    up_to: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = Field(
+        None, description="Only what became visible at or before this `seq`."
+    )
+    type: NotificationType | None = None
+
+
+class AllReadUpdated(Answered):
+    """How many notifications were marked as read."""
+
+    updated_count: int
 
 
 class UnreadCount(Answered):

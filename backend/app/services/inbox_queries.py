@@ -6,20 +6,27 @@ two a change could slip in, and be told twice or not at all.
 
 # ruff: noqa: S608 -- composed of nothing but the constants below
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from app.pipeline.change import VISIBLE
+from app.policy.kinds import Priority, Sort
+
 COLUMNS = """
     n.id, n.type, n.priority, n.title, n.body, n.body_html, n.data, n.read_at, n.created_at,
     n.expires_at, n.seq, n.position
 """
-VISIBLE = """
-    n.position IS NOT NULL AND n.deleted_at IS NULL
-    AND (n.expires_at IS NULL OR n.expires_at > now())
+# What is overdue is to leave the inbox before anybody reads it.
+STATE = """
+    s.seq AS inbox_seq, s.floor_seq, s.unread, EXISTS (
+        SELECT FROM notifications e
+        WHERE e.user_id = s.user_id AND e.expires_at <= now() AND e.position IS NOT NULL
+          AND e.expires_at IS NOT NULL AND e.deleted_at IS NULL AND e.expired_at IS NULL
+    ) AS is_overdue
 """
-STATE = "s.seq AS inbox_seq, s.floor_seq, s.unread"
 
 READ_STATE = text(f"SELECT {STATE} FROM inbox_state s WHERE s.user_id = :user_id").columns(
     unread=JSONB
@@ -60,33 +67,88 @@ READ_UNDELIVERED = _with_state(
     order="n.position",
 )
 
-READ_PAGE = _with_state(
+READ_ONE = _with_state(
     f"""
         SELECT {COLUMNS} FROM notifications n
-        WHERE n.user_id = :user_id AND n.position < :before AND {VISIBLE}
-        ORDER BY n.position DESC LIMIT :limit
+        WHERE n.id = :id AND n.user_id = :user_id AND {VISIBLE}
     """,
-    order="n.position DESC",
+    order="n.position",
 )
 
-READ_ONE = text(f"""
-    SELECT {COLUMNS} FROM notifications n
-    WHERE n.id = :id AND n.user_id = :user_id AND {VISIBLE}
-""").columns(data=JSONB)
+PRIORITIES = ", ".join(f"({priority.rank}, '{priority}')" for priority in Priority)
+RANK = "CASE n.priority {} END".format(
+    " ".join(f"WHEN '{priority}' THEN {priority.rank}" for priority in Priority)
+)
+PAGES = {
+    Sort.NEWEST: (
+        """
+            SELECT {columns} FROM notifications n
+            WHERE n.user_id = :user_id AND n.position < :after AND {chosen}
+            ORDER BY n.position DESC LIMIT :limit
+        """,
+        "n.position DESC",
+    ),
+    Sort.OLDEST: (
+        """
+            SELECT {columns} FROM notifications n
+            WHERE n.user_id = :user_id AND n.position > :after AND {chosen}
+            ORDER BY n.position LIMIT :limit
+        """,
+        "n.position",
+    ),
+    # Each priority is read on its own, so that the index serves the order.
+    Sort.PRIORITY: (
+        f"""
+            SELECT r.* FROM (VALUES {PRIORITIES}) AS p (rank, name)
+            CROSS JOIN LATERAL (
+                SELECT {{columns}} FROM notifications n
+                WHERE n.user_id = :user_id AND n.priority = p.name AND {{chosen}}
+                  AND (p.rank > :rank OR n.position < :after)
+                ORDER BY n.position DESC LIMIT :limit
+            ) r
+            WHERE p.rank >= :rank
+            ORDER BY p.rank, r.position DESC LIMIT :limit
+        """,
+        f"{RANK}, n.position DESC",
+    ),
+}
+
+
+@cache
+def read_page(sort: Sort, *, by_type: bool, by_priority: bool, is_read: bool | None) -> Any:
+    """A page of an inbox from `after` on (in the order of priority: from `rank` and `after` on).
+
+    Args:
+        by_type: only `:type`.
+        by_priority: only `:priority`.
+        is_read: only what is read, or unread; None for both.
+    """
+    chosen = [VISIBLE]
+    if by_type:
+        chosen.append("n.type = :type")
+    if by_priority:
+        chosen.append("n.priority = :priority")
+    if is_read is not None:
+        chosen.append("n.read_at IS NOT NULL" if is_read else "n.read_at IS NULL")
+    page, order = PAGES[sort]
+    return _with_state(page.format(columns=COLUMNS, chosen=" AND ".join(chosen)), order=order)
+
 
 READ_DELIVERIES = text("""
     SELECT notification_id, channel, status FROM notification_deliveries
     WHERE notification_id = ANY(CAST(:ids AS uuid[])) AND user_id = :user_id
 """)
 
-# Rows that somebody else is just marking are left to them, so no two wait for each other.
+# Rows that somebody else is just marking are left to them, so no two wait for each other. What
+# expired before it was shown was never delivered.
 ACKNOWLEDGE = text("""
     WITH shown AS (
         SELECT d.id
         FROM unnest(CAST(:user_ids AS uuid[]), CAST(:seqs AS bigint[])) AS a (user_id, seq)
         JOIN notification_deliveries d
             ON d.user_id = a.user_id AND d.channel = 'in_app' AND d.status = 'sent'
-        JOIN notifications n ON n.id = d.notification_id AND n.position <= a.seq
+        JOIN notifications n
+            ON n.id = d.notification_id AND n.position <= a.seq AND n.expired_at IS NULL
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
     UPDATE notification_deliveries d SET status = 'delivered', delivered_at = now()

@@ -1,10 +1,13 @@
 """Reading inboxes (REQ-010, REQ-011): for the gateway, and page by page for the center.
 
 What a session synced, acknowledged, listed or fetched counts as delivered in-app. Every answer is
-read in one statement with the inbox's state, so the two describe the same instant.
+read in one statement with the inbox's state, so the two describe the same instant. What is overdue
+then expires first, as a change like any other, so that no answer shows or counts it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import struct
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,8 +17,8 @@ from sqlalchemy.engine import RowMapping
 
 from app.config import Settings
 from app.db.database import Database
-from app.errors import NotFound
-from app.policy.kinds import Channel, DeliveryStatus
+from app.errors import NotFound, Unavailable
+from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority, Sort
 from app.realtime.frames import InboxItem
 from app.realtime.reader import Backlog, InboxSnapshot, NetChange, NetChanges
 from app.services import inbox_queries as queries
@@ -23,7 +26,8 @@ from app.services.cursors import Cursors
 
 CHANGES_AT_ONCE = 200
 UNDELIVERED_AT_ONCE = 100
-NEWEST = 2**63 - 1
+BEFORE_ALL, AFTER_ALL = 0, 2**63 - 1  # no position is either
+CURSOR = struct.Struct(">BQ")
 
 # The best device of a push comes first.
 BEST_FIRST = (
@@ -35,6 +39,36 @@ BEST_FIRST = (
     DeliveryStatus.SKIPPED,
     DeliveryStatus.CANCELLED,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class InboxFilter:
+    """What of an inbox is listed, and in which order."""
+
+    type: NotificationType | None = None
+    priority: Priority | None = None
+    is_read: bool | None = None
+    sort: Sort = Sort.NEWEST
+
+    @property
+    def query(self) -> Any:
+        """The statement that lists it."""
+        return queries.read_page(
+            self.sort,
+            by_type=self.type is not None,
+            by_priority=self.priority is not None,
+            is_read=self.is_read,
+        )
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What the statement compares with."""
+        named = {"type": self.type, "priority": self.priority}
+        return {name: value.value for name, value in named.items() if value is not None}
+
+    def scope(self, user_id: UUID) -> bytes:
+        """What a cursor of this list is bound to."""
+        return user_id.bytes + repr((self.sort, self.values, self.is_read)).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +84,32 @@ class ListedItem:
 
 
 @dataclass(frozen=True, slots=True)
+class GoneItem:
+    """A notification that left the inbox with change `seq`."""
+
+    id: UUID
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What changed since a position, net, in the order of `seq`.
+
+    Args:
+        seq: position of a client that has taken all of it in.
+        recovered: False when the position asked for cannot be served; then fetch the list anew.
+    """
+
+    items: Sequence[ListedItem | GoneItem]
+    seq: int
+    unread_count: int
+    recovered: bool
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class InboxPage:
-    """Part of an inbox, newest first.
+    """Part of an inbox.
 
     Args:
         snapshot: the inbox at the same instant; its `seq` is the position the page reflects.
@@ -64,7 +122,7 @@ class InboxPage:
 
     @property
     def has_more(self) -> bool:
-        """Whether older notifications follow."""
+        """Whether further notifications follow."""
         return self.next_cursor is not None
 
 
@@ -77,10 +135,14 @@ class InboxService:
     Args:
         database: user data are read under the user's own role, positions of many as the service.
         settings: its encryption keys sign the cursors.
+        expire: lets expire what is overdue in a user's inbox.
     """
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, expire: Callable[[UUID], Awaitable[None]]
+    ) -> None:
         self._database = database
+        self._expire = expire
         self._cursors = Cursors(settings.encryption_keys, "inbox")
 
     async def state(self, user_id: UUID) -> InboxSnapshot:
@@ -124,25 +186,63 @@ class InboxService:
                 queries.ACKNOWLEDGE, {"user_ids": list(reached), "seqs": list(reached.values())}
             )
 
-    async def page(self, user_id: UUID, *, limit: int, cursor: str | None = None) -> InboxPage:
-        """A page of the inbox, newest first; what it shows is delivered (REQ-011).
+    async def page(
+        self,
+        user_id: UUID,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        chosen: InboxFilter | None = None,
+    ) -> InboxPage:
+        """A page of the inbox; what it shows is delivered (REQ-011).
 
         Args:
             limit: notifications on a page, at least 1.
             cursor: `next_cursor` of the page before.
+            chosen: what to list; everything, newest first, by default.
 
         Raises:
-            ValidationFailed: the cursor is not one that this user was given.
+            ValidationFailed: the cursor is not one that this user was given for this list.
         """
-        before = NEWEST if cursor is None else self._cursors.read(user_id, cursor)
+        chosen = chosen or InboxFilter()
+        scope = chosen.scope(user_id)
+        if cursor is None:
+            rank, after = 0, BEFORE_ALL if chosen.sort is Sort.OLDEST else AFTER_ALL
+        else:
+            rank, after = CURSOR.unpack(self._cursors.open(scope, cursor))
+        place = {"rank": rank} if chosen.sort is Sort.PRIORITY else {}
         # One more than asked for tells whether another page follows.
-        rows = await self._read(user_id, queries.READ_PAGE, before=before, limit=limit + 1)
-        shown = _present(rows)[:limit]
-        has_more = len(_present(rows)) > limit
-        return InboxPage(
-            _snapshot(rows),
-            await self._list(user_id, [_item(row) for row in shown]),
-            self._cursors.write(user_id, shown[-1]["position"]) if has_more else None,
+        rows = await self._read(
+            user_id, chosen.query, after=after, limit=limit + 1, **place, **chosen.values
+        )
+        present = _present(rows)
+        shown, next_cursor = present[:limit], None
+        if len(present) > limit:
+            last = shown[-1]
+            reached = CURSOR.pack(Priority(last["priority"]).rank, last["position"])
+            next_cursor = self._cursors.seal(scope, reached)
+        items = await self._list(user_id, [_item(row) for row in shown])
+        return InboxPage(_snapshot(rows), items, next_cursor)
+
+    async def sync(self, user_id: UUID, since: int) -> Synced:
+        """What changed since a position, or the first part of it; it is delivered thereby.
+
+        Args:
+            since: a `seq` that the client was told.
+        """
+        part = await self.changes_since(user_id, since)
+        state = part.snapshot
+        if not state.can_resume(since):
+            return Synced((), state.seq, state.unread_count, recovered=False, has_more=False)
+        told = [change for change in part.changes if change.concerns(since)]
+        present = [change.item for change in told if change.item is not None]
+        listed = {entry.item.id: entry for entry in await self._list(user_id, present)}
+        return Synced(
+            [listed.get(change.id) or GoneItem(change.id, change.seq) for change in told],
+            part.reached,
+            state.unread_count,
+            recovered=True,
+            has_more=not part.is_last,
         )
 
     async def get(self, user_id: UUID, notification_id: UUID) -> ListedItem:
@@ -151,7 +251,7 @@ class InboxService:
         Raises:
             NotFound: there is none, or it is another user's.
         """
-        rows = await self._read(user_id, queries.READ_ONE, id=notification_id)
+        rows = _present(await self._read(user_id, queries.READ_ONE, id=notification_id))
         if not rows:
             raise NotFound
         return (await self._list(user_id, [_item(rows[0])]))[0]
@@ -165,7 +265,7 @@ class InboxService:
         """The items with their deliveries, which are thereby marked as delivered in-app."""
         if not items:
             return []
-        deliveries = await self._read(
+        deliveries = await self._fetch(
             user_id, queries.READ_DELIVERIES, ids=[item.id for item in items]
         )
         statuses = best_statuses(
@@ -184,6 +284,15 @@ class InboxService:
         return [ListedItem(item, statuses.get(item.id, {})) for item in items]
 
     async def _read(self, user_id: UUID, query: Any, **values: Any) -> Sequence[RowMapping]:
+        """Rows with the inbox's state beside each, none for a user who never had anything."""
+        rows = await self._fetch(user_id, query, **values)
+        if rows and rows[0]["is_overdue"]:
+            with suppress(Unavailable):  # whoever holds the inbox lets it expire as well
+                await self._expire(user_id)
+            rows = await self._fetch(user_id, query, **values)
+        return rows
+
+    async def _fetch(self, user_id: UUID, query: Any, **values: Any) -> Sequence[RowMapping]:
         async with self._database.as_user(user_id) as connection:
             result = await connection.execute(query, {"user_id": user_id, **values})
             return result.mappings().all()
@@ -231,4 +340,5 @@ def _item(row: RowMapping) -> InboxItem:
         created_at=created_at,
         expires_at=row["expires_at"],
         seq=row["seq"],
+        position=row["position"],
     )

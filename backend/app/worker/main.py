@@ -31,6 +31,7 @@ from app.pipeline.doorbell import (
     StreamDoorbell,
 )
 from app.pipeline.expand import Expander
+from app.pipeline.expire import Expirer
 from app.pipeline.sweep import DRAIN_SECONDS, Sweeper
 from app.pipeline.tidy import Tidier
 from app.pipeline.track import Recorder
@@ -50,6 +51,7 @@ class Worker:
 
     deliverer: Deliverer
     expander: Expander
+    expirer: Expirer
     sweeper: Sweeper
     tidier: Tidier
     broker: StreamBroker
@@ -94,8 +96,11 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                 channels.append(EmailChannel(settings, client))
             deliverer = Deliverer(settings, database, channels, recorder, clock)
             expander = Expander(database, announcer, defaults, clock)
-            sweeper = Sweeper(deliverer, expander, clock, interval=settings.sweep_interval_seconds)
-            yield Worker(deliverer, expander, sweeper, Tidier(database, clock), broker)
+            expirer = Expirer(database, announcer.announce, clock)
+            sweeper = Sweeper(
+                deliverer, expander, expirer, clock, interval=settings.sweep_interval_seconds
+            )
+            yield Worker(deliverer, expander, expirer, sweeper, Tidier(database, clock), broker)
     finally:
         await broker.shutdown()
         await redis.aclose()

@@ -80,8 +80,23 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", f"{V1}/notifications/unread-count"): Route(
         Access.USER, at(f"{V1}/notifications/unread-count")
     ),
+    ("GET", f"{V1}/notifications/sync"): Route(Access.USER, at(f"{V1}/notifications/sync?since=0")),
+    ("POST", f"{V1}/notifications/read-all"): Route(
+        Access.USER, at(f"{V1}/notifications/read-all"), lambda _: {}
+    ),
     ("GET", f"{V1}/notifications/{{notification_id}}"): Route(
         Access.USER, lambda w: f"{V1}/notifications/{w.notification}"
+    ),
+    ("DELETE", f"{V1}/notifications/{{notification_id}}"): Route(
+        Access.USER,
+        lambda _: f"{V1}/notifications/{uuid4()}",
+        status=404,  # only the first deletion would succeed
+    ),
+    ("PATCH", f"{V1}/notifications/{{notification_id}}/read"): Route(
+        Access.USER, lambda w: f"{V1}/notifications/{w.notification}/read"
+    ),
+    ("PATCH", f"{V1}/notifications/{{notification_id}}/unread"): Route(
+        Access.USER, lambda w: f"{V1}/notifications/{w.notification}/unread"
     ),
     ("POST", f"{V1}/internal/notifications/send"): Route(
         Access.INTERNAL,
@@ -514,7 +529,7 @@ class TestErrorsOutsideOfRoutes:
     async def test_a_wrong_method_has_the_common_shape_and_says_which_are_right(
         self, api: Api
     ) -> None:
-        answer = await api.client.delete(f"{V1}/notifications/unread-count")
+        answer = await api.client.put(f"{V1}/notifications/unread-count")
         assert_refused(answer, 405, "method_not_allowed")
         assert "GET" in answer.headers["Allow"]
 

@@ -13,7 +13,7 @@ from tests.contract.callers import V1, Api, Json, assert_refused, content
 SOON = timedelta(hours=1)
 ITEM_FIELDS = {
     "id", "type", "priority", "title", "body", "body_html", "data", "read_at", "created_at",
-    "expires_at", "delivery_status", "seq",
+    "expires_at", "delivery_status", "seq", "position",
 }  # fmt: skip
 
 
@@ -175,7 +175,7 @@ class TestVisibility:
         assert set(page) == {"items", "unread_count", "next_cursor", "has_more", "seq"}
         assert (page["unread_count"], page["has_more"], page["next_cursor"]) == (1, False, None)
         assert set(listed) == ITEM_FIELDS
-        assert listed | {"delivery_status": ..., "seq": ...} == {
+        assert listed | {"delivery_status": ..., "seq": ..., "position": ...} == {
             "id": created["id"],
             "type": "billing",
             "priority": "high",
@@ -188,6 +188,7 @@ class TestVisibility:
             "expires_at": None,
             "delivery_status": ...,
             "seq": ...,
+            "position": ...,
         }
         assert page["seq"] == listed["seq"]
         assert await api.read(ada, f"/{created['id']}") == listed

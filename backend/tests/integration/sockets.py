@@ -19,6 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from app.api.v1.notifications.websocket import SocketShortcut, router
 from app.config import Settings
 from app.db.database import Database, dumps
+from app.pipeline.announce import Announcement
+from app.pipeline.deliver import utc_now
 from app.realtime import frames
 from app.realtime.backplane import Backplane, Change
 from app.realtime.frames import InboxItem
@@ -26,6 +28,8 @@ from app.realtime.gateway import NO_COMMANDS, Command, Gateway
 from app.realtime.timing import Timing
 from app.security.jwt import TokenVerifier, issue_token
 from app.serve import SocketProtocol, build_server
+from app.services.inbox_changes import InboxChanges
+from app.services.inbox_commands import InboxCommands
 from app.services.inbox_service import InboxService
 
 PATIENCE = 20.0
@@ -160,10 +164,19 @@ async def running_gateway(
         overrides: settings that differ.
     """
     settings = settings.model_copy(update=overrides)
-    inbox = InboxService(database, settings)
     tokens = TokenVerifier(settings)
-    gateway = Gateway(settings, tokens, inbox, timing=timing, commands=commands)
     backplane = Backplane(redis, keepalive=1, longest_pause=0.1)
+    publishing: set[asyncio.Task[None]] = set()
+
+    def announce(told: Announcement) -> None:
+        task = asyncio.create_task(backplane.publish(told.changes, timeout=PATIENCE))
+        publishing.add(task)
+        task.add_done_callback(publishing.discard)
+
+    changes = InboxChanges(database, announce, utc_now)
+    inbox = InboxService(database, settings, changes.expire)
+    own = InboxCommands(changes, at_once=4).by_type()
+    gateway = Gateway(settings, tokens, inbox, timing=timing, commands={**own, **commands})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -229,7 +242,9 @@ COUNT = text("""
     UPDATE inbox_state SET unread = coalesce((
         SELECT jsonb_object_agg(type, count) FROM (
             SELECT type, count(*) FROM notifications
-            WHERE user_id = :user_id AND read_at IS NULL AND deleted_at IS NULL GROUP BY type
+            WHERE user_id = :user_id AND read_at IS NULL AND deleted_at IS NULL
+              AND expired_at IS NULL
+            GROUP BY type
         ) counted
     ), '{}') WHERE user_id = :user_id RETURNING unread::text
 """)
@@ -285,6 +300,7 @@ class Inboxes:
             created_at=created_at,
             expires_at=expires_at,
             seq=seq,
+            position=seq,
         )
         told = frames.notification(item, unread_count=sum(unread.values()))
         return Change(user_id, seq, (told, frames.unread_count(unread, seq=seq)))

@@ -8,7 +8,10 @@ import pytest
 from app.config import Settings
 from app.db.database import Database
 from app.errors import NotFound, ValidationFailed
+from app.pipeline.announce import Announcement
+from app.pipeline.deliver import utc_now
 from app.policy.kinds import Channel, DeliveryStatus
+from app.services.inbox_changes import InboxChanges
 from app.services.inbox_service import InboxPage, InboxService
 from tests.integration.sockets import Inboxes, id_of, statements
 
@@ -24,8 +27,19 @@ async def user(inboxes: Inboxes) -> UUID:
 
 
 @pytest.fixture
-def service(database: Database, settings: Settings) -> InboxService:
-    return InboxService(database, settings)
+def told() -> list[Announcement]:
+    """What was announced."""
+    return []
+
+
+@pytest.fixture
+def changes(database: Database, told: list[Announcement]) -> InboxChanges:
+    return InboxChanges(database, told.append, utc_now)
+
+
+@pytest.fixture
+def service(database: Database, settings: Settings, changes: InboxChanges) -> InboxService:
+    return InboxService(database, settings, changes.expire)
 
 
 def titles(page: InboxPage) -> list[str]:

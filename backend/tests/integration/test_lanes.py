@@ -32,7 +32,9 @@ async def small_worker(stage: Stage, **settings: object) -> AsyncGenerator[Worke
 @asynccontextmanager
 async def sweeping(stage: Stage, worker: Worker) -> AsyncGenerator[None]:
     """The worker's sweeper alone, without a doorbell, that gives up on senders soon."""
-    sweeper = Sweeper(worker.deliverer, worker.expander, stage.clock, interval=0.1, drain=0.1)
+    sweeper = Sweeper(
+        worker.deliverer, worker.expander, worker.expirer, stage.clock, interval=0.1, drain=0.1
+    )
     stopping = asyncio.Event()
     task = asyncio.create_task(sweeper.run(stopping))
     try:

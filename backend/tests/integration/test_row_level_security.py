@@ -25,6 +25,22 @@ SERVICE_ONLY = {
 }
 OWNED = [table for table in TABLES if table not in SERVICE_ONLY]
 USER_ROLES = ["anon", "authenticated", "notify_user"]
+# All that users change through the API, which acts as `notify_user`, by column.
+CHANGED_BY_USERS = {
+    "inbox_state": {"UPDATE": {"seq", "unread"}},
+    "notifications": {"UPDATE": {"read_at", "deleted_at", "expired_at", "seq"}},
+    "notification_deliveries": {"UPDATE": {"status", "reason", "next_attempt_at"}},
+    "notification_events": {
+        "INSERT": {
+            "notification_id", "user_id", "channel", "event", "reason", "device_id", "detail", "at",
+        }
+    },
+}  # fmt: skip
+CHANGED_COLUMNS = sorted(
+    (table, column)
+    for table, rights in CHANGED_BY_USERS.items()
+    for column in rights.get("UPDATE", ())
+)
 
 Connection = Any  # asyncpg has no types
 connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
@@ -125,6 +141,7 @@ def changes(table: str) -> dict[str, str]:
     """Statements that would write the table, valid but for the rights."""
     # The last column: it is never an identity, which nobody may write.
     column = list(Base.metadata.tables[table].columns)[-1].name
+    assert (table, column) not in CHANGED_COLUMNS
     return {
         "insert": f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM {table} RETURNING 1",
         "update": f"UPDATE {table} SET {column} = {column} RETURNING 1",
@@ -192,14 +209,16 @@ async def test_what_is_for_services_is_for_no_user(seeded: Seeded, table: str, r
 
 @pytest.mark.parametrize("role", ["authenticated", "notify_user"])
 @pytest.mark.parametrize("table", TABLES)
-async def test_no_user_writes_any_table(seeded: Seeded, table: str, role: str) -> None:
+async def test_no_user_writes_a_table_as_a_whole(seeded: Seeded, table: str, role: str) -> None:
     async with session(seeded.app_url, role, claims_of(seeded.ada)) as connection:
         for operation, statement in changes(table).items():
             assert await attempt(connection, statement) == "denied", operation
 
 
 @pytest.mark.parametrize("role", USER_ROLES)
-async def test_no_user_has_a_right_to_write_so_much_as_a_column(seeded: Seeded, role: str) -> None:
+async def test_users_have_no_right_to_write_but_the_columns_they_change(
+    seeded: Seeded, role: str
+) -> None:
     async with session(seeded.owner_url) as connection:
         rights = await connection.fetch(
             "SELECT t, p FROM unnest($1::text[]) t, unnest($2::text[]) p"
@@ -208,14 +227,54 @@ async def test_no_user_has_a_right_to_write_so_much_as_a_column(seeded: Seeded, 
             ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN"],
             role,
         )
-        of_columns = await connection.fetch(
-            "SELECT t, p FROM unnest($1::text[]) t, unnest($2::text[]) p"
-            " WHERE has_any_column_privilege($3, t, p)",
+        of_columns: Any = await connection.fetch(
+            "SELECT c.relname AS t, a.attname AS c, p FROM pg_class c"
+            " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+            " CROSS JOIN unnest($2::text[]) p"
+            " WHERE c.relname = ANY($1) AND c.relnamespace = 'public'::regnamespace"
+            " AND has_column_privilege($3, c.oid, a.attnum, p)",
             TABLES,
             ["INSERT", "UPDATE", "REFERENCES"],
             role,
         )
-    assert (rights, of_columns) == ([], [])
+    granted = {(row["t"], row["p"], row["c"]) for row in of_columns}
+    expected = {
+        (table, right, column)
+        for table, of_right in CHANGED_BY_USERS.items()
+        for right, columns in of_right.items()
+        for column in columns
+    }
+    assert rights == []
+    assert granted == (expected if role == "notify_user" else set())
+
+
+@pytest.mark.parametrize(("table", "column"), CHANGED_COLUMNS)
+async def test_users_change_their_own_rows_and_no_others(
+    seeded: Seeded, table: str, column: str
+) -> None:
+    column_of_user = OWN_COLUMN.get(table, "user_id")
+    update = f"UPDATE {table} SET {column} = {column}"
+    async with session(seeded.app_url, "notify_user", claims_of(seeded.ada)) as connection:
+        changed: Any = await attempt(connection, f"{update} RETURNING {column_of_user} AS owner")
+        assert [row["owner"] for row in changed] == [seeded.ada]
+        others = f"{update} WHERE {column_of_user} = '{seeded.eve}' RETURNING 1"
+        assert await attempt(connection, others) == []
+
+
+async def test_users_tell_events_of_themselves_alone(seeded: Seeded) -> None:
+    add = (
+        "INSERT INTO notification_events (notification_id, user_id, channel, event)"
+        " SELECT id, '{}', 'in_app', 'clicked' FROM notifications"
+    )
+    async with session(seeded.app_url, "notify_user", claims_of(seeded.ada)) as connection:
+        assert await attempt(connection, add.format(seeded.ada)) == []
+        assert await attempt(connection, add.format(seeded.eve)) == "denied"
+        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        told: Any = await connection.fetch("SELECT DISTINCT user_id FROM notification_events")
+        assert [row["user_id"] for row in told] == [seeded.ada]
+        raise_again = connection.execute("SELECT 1 / 0")
+        with pytest.raises(asyncpg.DivisionByZeroError):  # leave no event behind
+            await raise_again
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -352,23 +411,33 @@ async def test_no_role_of_ours_passes_by_anything_but_a_policy(seeded: Seeded) -
     assert (passing, owning) == ([], [])
 
 
-async def test_every_policy_is_the_services_or_shows_users_their_own(seeded: Seeded) -> None:
+async def test_every_policy_is_the_services_or_about_the_users_own(seeded: Seeded) -> None:
     async with session(seeded.owner_url) as connection:
         policies: Any = await connection.fetch(
-            "SELECT tablename, permissive, roles::text[], cmd, qual FROM pg_policies"
+            "SELECT tablename, permissive, roles::text[], cmd, qual, with_check FROM pg_policies"
             " WHERE schemaname = 'public'"
         )
-    of_users: set[str] = set()
+    shown: set[str] = set()
+    changed: set[tuple[str, str]] = set()
     for policy in policies:
         assert policy["permissive"] == "PERMISSIVE"
         if policy["roles"] == ["service_role"]:
             continue
-        assert set(policy["roles"]) == {"authenticated", "notify_user"}
-        assert policy["cmd"] == "SELECT"
-        column = OWN_COLUMN.get(policy["tablename"], "user_id")
-        assert policy["qual"] == f"({column} = ( SELECT auth.uid() AS uid))"
-        of_users.add(policy["tablename"])
-    assert of_users == set(OWNED)
+        table, command = policy["tablename"], policy["cmd"]
+        own = f"({OWN_COLUMN.get(table, 'user_id')} = ( SELECT auth.uid() AS uid))"
+        if command == "SELECT":
+            assert set(policy["roles"]) == {"authenticated", "notify_user"}
+            assert (policy["qual"], policy["with_check"]) == (own, None)
+            shown.add(table)
+        else:
+            assert policy["roles"] == ["notify_user"]
+            assert policy["qual"] == (None if command == "INSERT" else own)
+            assert policy["with_check"] == own
+            changed.add((table, command))
+    assert shown == set(OWNED)
+    assert changed == {
+        (table, right) for table, rights in CHANGED_BY_USERS.items() for right in rights
+    }
 
 
 async def test_nothing_leads_around_the_policies(seeded: Seeded) -> None:

@@ -149,16 +149,20 @@ from fastapi import FastAPI
 from app.api.v1.notifications.websocket import router
 from app.load_settings import load_settings
 from app.db.database import Database
+from app.pipeline.deliver import utc_now
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
 from app.serve import serve
+from app.services.inbox_changes import InboxChanges
 from app.services.inbox_service import InboxService
 
 settings = load_settings(_env_file=None)
 database = Database(settings)
-gateway = Gateway(settings, TokenVerifier(settings), InboxService(database, settings))
+changes = InboxChanges(database, lambda told: None, utc_now)
+inbox = InboxService(database, settings, changes.expire)
+gateway = Gateway(settings, TokenVerifier(settings), inbox)
 
 @asynccontextmanager
 async def lifespan(app):

@@ -31,6 +31,7 @@ def an_item(seq: int = 7, read_at: datetime | None = None) -> InboxItem:
         created_at=NOON,
         expires_at=None,
         seq=seq,
+        position=6,
     )
 
 
@@ -51,6 +52,7 @@ def test_notification() -> None:
             "created_at": "2026-01-08T12:00:00Z",
             "expires_at": None,
             "seq": 7,
+            "position": 6,
         },
     }
 

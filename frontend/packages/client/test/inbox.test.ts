@@ -181,19 +181,4 @@ describe("pages", () => {
     const inbox = replaceByPage(restarted, page([2, 1]), []);
     expect([ids(inbox), inbox.seq, inbox.unreadCount]).toEqual([["n2", "n1"], 2, 2]);
   });
-
-  test("of a server that tells no position keep the place of first sight", () => {
-    const bare = (seq: number, id: string): Notification => {
-      const { position: _, ...rest } = notification(seq, { id });
-      return rest;
-    };
-    const first = { ...page([]), items: [bare(2, "b"), bare(1, "a")], seq: 2 };
-    const inbox = applyMessage(replaceByPage(EMPTY_INBOX, first, []), {
-      type: "notification",
-      seq: 3,
-      unread_count: 2,
-      data: bare(3, "a"),
-    });
-    expect(ids(inbox)).toEqual(["b", "a"]);
-  });
 });

@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * List Notifications
-         * @description The user's notifications, newest first.
+         * @description The user's notifications; `unread_count` is that of the whole inbox.
          */
         get: operations["list_notifications"];
         put?: never;
@@ -148,6 +148,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/notifications/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Sync
+         * @description What changed since `since`; with `has_more`, ask again from the `seq` of the answer.
+         */
+        get: operations["sync"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/read-all": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Mark All Read
+         * @description Mark everything as read, or what became visible up to a `seq`, or one type.
+         */
+        post: operations["mark_all_read"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/notifications/{notification_id}": {
         parameters: {
             query?: never;
@@ -162,10 +202,54 @@ export interface paths {
         get: operations["get_notification"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * Delete Notification
+         * @description Take a notification out of the inbox for good.
+         */
+        delete: operations["delete_notification"];
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/{notification_id}/read": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Mark Read
+         * @description Mark as read; doing it again keeps the first `read_at`.
+         */
+        patch: operations["mark_read"];
+        trace?: never;
+    };
+    "/api/v1/notifications/{notification_id}/unread": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Mark Unread
+         * @description Mark as unread again.
+         */
+        patch: operations["mark_unread"];
         trace?: never;
     };
     "/api/v1/internal/dead-letters": {
@@ -291,6 +375,14 @@ export interface components {
             primary?: boolean | null;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * AllReadUpdated
+         * @description How many notifications were marked as read.
+         */
+        AllReadUpdated: {
+            /** Updated Count */
+            updated_count: number;
         };
         /**
          * BatchAccepted
@@ -635,6 +727,28 @@ export interface components {
             /** Message */
             message: string;
         };
+        /**
+         * GoneNotification
+         * @description A notification that was deleted, or has expired.
+         */
+        GoneNotification: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Seq
+             * @description Number of the change with which it left the inbox.
+             */
+            seq: number;
+            /**
+             * Deleted
+             * @default true
+             * @constant
+             */
+            deleted: true;
+        };
         JsonValue: unknown;
         /**
          * Liveness
@@ -647,6 +761,18 @@ export interface components {
              * @constant
              */
             status: "ok";
+        };
+        /**
+         * MarkAllRead
+         * @description What to mark as read; everything by default.
+         */
+        MarkAllRead: {
+            /**
+             * Up To
+             * @description Only what became visible at or before this `seq`.
+             */
+            up_to?: number | null;
+            type?: components["schemas"]["NotificationType"] | null;
         };
         /**
          * Masked
@@ -726,9 +852,14 @@ export interface components {
             };
             /**
              * Seq
-             * @description Inbox position of its last change.
+             * @description Number of its last change in the inbox.
              */
             seq: number;
+            /**
+             * Position
+             * @description Number of the change that made it visible; newest and oldest go by it.
+             */
+            position: number;
         };
         /**
          * NotificationPage
@@ -762,6 +893,19 @@ export interface components {
          */
         Priority: "critical" | "high" | "normal" | "low";
         /**
+         * ReadStatusUpdated
+         * @description Whether a notification is read (REQ-012).
+         */
+        ReadStatusUpdated: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Read At */
+            read_at: string | null;
+        };
+        /**
          * Readiness
          * @description Whether requests can be served, and what is missing.
          */
@@ -781,7 +925,7 @@ export interface components {
          * @description Stable codes that say why a delivery is where it is; `docs/reasons.md` explains each.
          * @enum {string}
          */
-        Reason: "sent_now" | "digest" | "scheduled" | "expired" | "no_device" | "no_address" | "preference_off" | "priority_rule" | "not_requested" | "channel_not_configured" | "provider_unavailable" | "provider_limit" | "provider_rejected" | "attempts_exhausted" | "poison" | "internal_error" | "cancelled" | "retried";
+        Reason: "sent_now" | "digest" | "scheduled" | "expired" | "no_device" | "no_address" | "preference_off" | "priority_rule" | "not_requested" | "channel_not_configured" | "provider_unavailable" | "provider_limit" | "provider_rejected" | "attempts_exhausted" | "poison" | "internal_error" | "read_elsewhere" | "cancelled" | "retried";
         /**
          * RetriedDeadLetter
          * @description The delivery is in the queue again, or went on from there since.
@@ -868,6 +1012,12 @@ export interface components {
             masked: components["schemas"]["Masked"][];
         };
         /**
+         * Sort
+         * @description Order of the notification center (REQ-011).
+         * @enum {string}
+         */
+        Sort: "newest" | "oldest" | "priority";
+        /**
          * StoredUser
          * @description A user as a recipient.
          */
@@ -889,6 +1039,28 @@ export interface components {
             attributes: {
                 [key: string]: components["schemas"]["JsonValue"];
             };
+        };
+        /**
+         * SyncedNotifications
+         * @description What changed since a position, net, in the order of `seq`.
+         */
+        SyncedNotifications: {
+            /** Items */
+            items: (components["schemas"]["NotificationItem"] | components["schemas"]["GoneNotification"])[];
+            /**
+             * Seq
+             * @description Where taking in all of it leads; the next `since`.
+             */
+            seq: number;
+            /** Unread Count */
+            unread_count: number;
+            /**
+             * Recovered
+             * @description `false`: this position cannot be served; list anew.
+             */
+            recovered: boolean;
+            /** Has More */
+            has_more: boolean;
         };
         /**
          * UnreadCount
@@ -937,8 +1109,12 @@ export interface operations {
             query?: {
                 /** @description Items per page. */
                 limit?: number;
-                /** @description `next_cursor` of a page. */
+                /** @description `next_cursor` of a page of the same list. */
                 cursor?: string | null;
+                type?: components["schemas"]["NotificationType"] | null;
+                priority?: components["schemas"]["Priority"] | null;
+                is_read?: boolean | null;
+                sort?: components["schemas"]["Sort"];
             };
             header?: never;
             path?: never;
@@ -1272,6 +1448,89 @@ export interface operations {
             };
         };
     };
+    sync: {
+        parameters: {
+            query: {
+                /** @description The highest `seq` that you have taken in. */
+                since: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SyncedNotifications"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    mark_all_read: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["MarkAllRead"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AllReadUpdated"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     get_notification: {
         parameters: {
             query?: never;
@@ -1290,6 +1549,124 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["NotificationItem"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_notification: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                notification_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    mark_read: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                notification_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReadStatusUpdated"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    mark_unread: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                notification_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReadStatusUpdated"];
                 };
             };
             /** @description Fields that cannot be used, each with its path. */
