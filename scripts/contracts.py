@@ -1,6 +1,7 @@
 """Writes what is generated from the code and checked in, or with --check says what has drifted.
 
 backend/openapi.json       the API, and from it the front end's types
+backend/asyncapi.yaml      the socket, from `app.realtime.messages`
 docs/configuration.md      every variable, from `app.config`
 docs/errors.md             every error code, from `app.errors`
 """
@@ -10,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
+
+from asyncapi import asyncapi
 
 from app.config import Settings
 from app.errors import NotifyError
@@ -72,6 +75,7 @@ def errors() -> str:
 
 GENERATED = {
     ROOT / "backend/openapi.json": openapi,
+    ROOT / "backend/asyncapi.yaml": asyncapi,
     ROOT / "docs/configuration.md": configuration,
     ROOT / "docs/errors.md": errors,
 }

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from app.realtime.backplane import Change
 from app.realtime.inboxes import Inbox
+from app.realtime.messages import ServerMessage
 
 
 class ErrorCode(StrEnum):
@@ -92,7 +93,7 @@ def authenticated(
             "unread_count": unread_count,
             "recovered": recovered,
             "heartbeat_interval": heartbeat_interval,
-            "expires_at": _instant(expires_at),
+            "expires_at": expires_at.astimezone(UTC),
         }
     )
 
@@ -113,7 +114,7 @@ def notification(item: InboxItem, *, unread_count: int) -> bytes:
                 "body_html": item.body_html,
                 "data": item.data,
                 "read_at": _instant(item.read_at),
-                "created_at": _instant(item.created_at),
+                "created_at": item.created_at.astimezone(UTC),
                 "expires_at": _instant(item.expires_at),
                 "seq": item.seq,
                 "position": item.position,
@@ -194,7 +195,7 @@ def sync_complete(*, seq: int) -> bytes:
 
 def pong(*, at: datetime, seq: int) -> bytes:
     """The answer to a ping: the server's time, and the position that this socket has reached."""
-    return _encode({"type": "pong", "timestamp": _instant(at), "seq": seq})
+    return _encode({"type": "pong", "timestamp": at.astimezone(UTC), "seq": seq})
 
 
 def error(code: ErrorCode, message: str) -> bytes:
@@ -206,5 +207,5 @@ def _instant(at: datetime | None) -> datetime | None:
     return None if at is None else at.astimezone(UTC)
 
 
-def _encode(message: Mapping[str, object]) -> bytes:
+def _encode(message: ServerMessage) -> bytes:
     return orjson.dumps(message, option=orjson.OPT_UTC_Z)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -87,6 +87,11 @@ class Gateway:
     def is_enabled(self) -> bool:
         """Whether the socket path exists at all."""
         return self._settings.ws_enabled
+
+    @property
+    def command_names(self) -> Collection[str]:
+        """Types of message that clients may send."""
+        return self._commands.keys()
 
     @asynccontextmanager
     async def running(self, backplane: Backplane) -> AsyncGenerator[None]:

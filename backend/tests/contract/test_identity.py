@@ -318,7 +318,7 @@ class TestSockets:
                 running_gateway(keyed, database, redis_client) as there,
                 there.open(f"token={key.sign(claims_of(uuid4()))}") as client,
             ):
-                assert await client.receive_close() == 1013
+                assert await client.receive_close() == 3014
 
 
 class TestWithoutASecret:

@@ -268,7 +268,7 @@ class TestSync:
         async with running_gateway(settings, away, redis_client) as there:
             for since in (None, 0):
                 async with there.enter(user, since) as client:
-                    assert await client.receive_close() == 1013
+                    assert await client.receive_close() == 3014
         await away.close()
 
 
