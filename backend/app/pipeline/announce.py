@@ -78,12 +78,23 @@ class Announcer:
         changes = [change for told in announcements for change in told.changes]
         deliveries = [item for told in announcements for item in told.delivery_ids]
         batches = [item for told in announcements for item in told.batch_ids]
-        try:
-            if changes:
-                await self._backplane.publish(changes, timeout=PUBLISH_TIMEOUT)
-            if deliveries or batches:
-                async with asyncio.timeout(DOORBELL_TIMEOUT):
-                    await self._doorbell.ring(deliveries, batches)
-        except REDIS_FAULTS as error:
-            log.warning("announcement_lost", changes=len(changes), error=type(error).__name__)
+        # Apart, since the one may be on a server that is away when the other's is there.
+        await asyncio.gather(self._publish(changes), self._ring(deliveries, batches))
         return [None] * len(announcements)
+
+    async def _publish(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        try:
+            await self._backplane.publish(changes, timeout=PUBLISH_TIMEOUT)
+        except REDIS_FAULTS as error:
+            log.warning("changes_lost", changes=len(changes), error=type(error).__name__)
+
+    async def _ring(self, deliveries: Sequence[UUID], batches: Sequence[UUID]) -> None:
+        if not deliveries and not batches:
+            return
+        try:
+            async with asyncio.timeout(DOORBELL_TIMEOUT):
+                await self._doorbell.ring(deliveries, batches)
+        except REDIS_FAULTS as error:
+            log.warning("ring_lost", deliveries=len(deliveries), error=type(error).__name__)
