@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.redis_address import check_redis_url
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -106,7 +108,10 @@ class Settings(BaseSettings):
         "statements are off.",
     )
     redis_url: SecretStr | None = Field(
-        None, description="Redis or Valkey URL; unset: embedded Valkey."
+        None,
+        description="`redis://` (or `rediss://`, `unix://`) of one Redis or Valkey, or "
+        "`redis-cluster://[user:password@]host:port[,host:port…]` (`rediss-cluster://` over TLS) "
+        "of a cluster; unset: embedded Valkey.",
     )
 
     # Who may call
@@ -310,10 +315,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(
-            ("redis://", "rediss://", "unix://", "redis-cluster://", "valkey://")
-        ):
-            raise ValueError("must be a redis:// or redis-cluster:// address")
+        if value is not None:
+            check_redis_url(value.get_secret_value())
         return value
 
     @model_validator(mode="after")

@@ -22,7 +22,8 @@ from app.db.database import Database, asyncpg_url
 from app.db.migrate import migrate
 from app.embedded import running_servers
 from app.load_settings import load_settings
-from app.realtime.connection import redis_client as connect_redis
+from app.realtime.connection import redis_url
+from tests.cluster import LocalCluster, running_cluster
 
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TEMPLATE = "notify_template"
@@ -82,8 +83,22 @@ async def database(settings: Settings) -> AsyncGenerator[Database]:
 @pytest.fixture
 async def redis_client(settings: Settings) -> AsyncGenerator[Redis]:
     """A client of the shared Valkey."""
-    async with connect_redis(settings) as client:
+    async with Redis.from_url(redis_url(settings)) as client:  # pyright: ignore[reportUnknownMemberType] -- redis-py leaves **kwargs untyped
         yield client
+
+
+@pytest.fixture(scope="session")
+async def shared_cluster() -> AsyncGenerator[LocalCluster]:
+    """The cluster of one test process."""
+    async with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture
+async def cluster(shared_cluster: LocalCluster) -> LocalCluster:
+    """A whole cluster, which a test may break."""
+    await shared_cluster.whole()
+    return shared_cluster
 
 
 def _on_database(settings: Settings, name: str) -> Settings:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
-
 from app.config import Settings
 from app.db.database import Database
+from app.realtime.connection import RedisClient
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
 from app.services.batch_service import BatchService
@@ -23,7 +22,7 @@ class AppContext:
 
     settings: Settings
     database: Database
-    redis: Redis
+    redis: RedisClient
     tokens: TokenVerifier
     gateway: Gateway
     notifications: NotificationService

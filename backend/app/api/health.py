@@ -45,7 +45,7 @@ async def readiness(context: Context) -> Readiness:
     reasons: list[str] = []
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            await context.redis.ping()  # pyright: ignore[reportUnknownMemberType] -- untyped **kwargs
+            await context.redis.ping()
     except REDIS_FAULTS:
         reasons.append("redis_unavailable")
     status = "degraded" if reasons else "ready"

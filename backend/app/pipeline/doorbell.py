@@ -14,11 +14,11 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from taskiq import AckableMessage, SendTaskError
+from taskiq import AckableMessage, BrokerMessage, SendTaskError
 from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
 
-from app.realtime.connection import REDIS_FAULTS
+from app.realtime.connection import REDIS_FAULTS, connect
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ TIDY_TASK = "tidy"
 IDS_PER_RING = 100  # more than these wake more workers
 READ_BLOCK_MS = 2_000
 READ_COUNT = 16
+CONNECTIONS = 16
 RECLAIM_INTERVAL = 15.0  # seconds between looks at what dead workers left unacknowledged
 RECLAIM_IDLE_MS = 60_000  # longer than any task runs
 RECONNECT_DELAY = 0.5  # seconds
@@ -46,12 +47,20 @@ class StreamBroker(RedisStreamBroker):
 
     Messages of dead workers are reclaimed on a timer (the stock broker reclaims only after a
     message arrives), acknowledged entries are deleted, a flushed or restarted Redis gets its
-    group back, and a group starts at the stream's beginning.
+    group back, and a group starts at the stream's beginning. In a cluster it follows the stream
+    to whichever server has it; the stock broker for clusters reclaims nothing.
+
+    Args:
+        url: as `redis_url` gives it.
     """
 
     def __init__(self, url: str) -> None:
+        # A blocking read must end before its socket's patience does.
+        self._client = connect(
+            url, socket_timeout=READ_BLOCK_MS / 1000 + 3, max_connections=CONNECTIONS
+        )
         super().__init__(
-            url,
+            "redis://",  # of a pool that stays empty: the client has its own
             queue_name=STREAM,
             consumer_group_name=GROUP,
             consumer_id="0",
@@ -59,16 +68,26 @@ class StreamBroker(RedisStreamBroker):
             xread_count=READ_COUNT,
             idle_timeout=RECLAIM_IDLE_MS,
             maxlen=STREAM_LENGTH,
-            # A blocking read must end before its socket's patience does.
-            socket_timeout=READ_BLOCK_MS / 1000 + 3,
-            socket_connect_timeout=2,
-            max_connection_pool_size=16,
         )
 
     async def startup(self) -> None:
         """Start without Redis too: `listen` declares the group once it can."""
         with contextlib.suppress(*REDIS_FAULTS):
             await super().startup()
+
+    async def shutdown(self) -> None:
+        """Close what was opened."""
+        await super().shutdown()
+        await self._client.aclose()
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Put a message on the stream.
+
+        Raises:
+            RedisError, OSError, TimeoutError: the server that has it cannot be reached.
+        """
+        async with self._server() as redis:
+            await redis.xadd(STREAM, {DATA: message.message}, maxlen=self.maxlen)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Messages for this worker, through every fault of Redis, for ever."""
@@ -84,7 +103,7 @@ class StreamBroker(RedisStreamBroker):
         await self._declare_consumer_group()
         loop = asyncio.get_running_loop()
         reclaim_at = loop.time()
-        async with Redis(connection_pool=self.connection_pool) as redis:
+        async with self._server() as redis:
             while True:
                 if loop.time() >= reclaim_at:
                     reclaim_at = loop.time() + RECLAIM_INTERVAL
@@ -92,6 +111,16 @@ class StreamBroker(RedisStreamBroker):
                         yield message
                 for message in await self._understood(await self._read(redis)):
                     yield message
+
+    @contextlib.asynccontextmanager
+    async def _server(self) -> AsyncGenerator[Redis]:
+        """The server that has the stream; after a fault it is looked for again."""
+        server = await self._client.at(STREAM)
+        try:
+            yield server
+        except REDIS_FAULTS:
+            self._client.doubt(server)
+            raise
 
     async def _read(self, redis: "Redis") -> list[StreamEntry]:
         fetched = cast(
@@ -127,7 +156,7 @@ class StreamBroker(RedisStreamBroker):
         async def acknowledge() -> None:
             with contextlib.suppress(*REDIS_FAULTS):
                 async with (
-                    Redis(connection_pool=self.connection_pool) as redis,
+                    self._server() as redis,
                     redis.pipeline(transaction=False) as pipeline,
                 ):
                     pipeline.xack(queue_name, GROUP, id)
@@ -137,7 +166,7 @@ class StreamBroker(RedisStreamBroker):
         return acknowledge
 
     async def _declare_consumer_group(self) -> None:
-        async with Redis(connection_pool=self.connection_pool) as redis:
+        async with self._server() as redis:
             try:
                 await redis.xgroup_create(STREAM, GROUP, id=self.consumer_id, mkstream=True)
             except ResponseError as error:

@@ -23,6 +23,7 @@ from app.pipeline.announce import Announcement
 from app.pipeline.deliver import utc_now
 from app.realtime import frames
 from app.realtime.backplane import Backplane, Change
+from app.realtime.connection import RedisClient, SingleServer
 from app.realtime.frames import InboxItem
 from app.realtime.gateway import NO_COMMANDS, Command, Gateway
 from app.realtime.timing import Timing
@@ -150,7 +151,7 @@ class Client:
 async def running_gateway(
     settings: Settings,
     database: Database,
-    redis: Redis,
+    redis: Redis | RedisClient,
     *,
     timing: Timing = QUICK,
     commands: Mapping[str, Command] = NO_COMMANDS,
@@ -160,12 +161,14 @@ async def running_gateway(
     """Serve a gateway until the context ends.
 
     Args:
+        redis: one server, or what `redis_client` makes.
         served: what is made of the application before it is served.
         overrides: settings that differ.
     """
     settings = settings.model_copy(update=overrides)
     tokens = TokenVerifier(settings)
-    backplane = Backplane(redis, keepalive=1, longest_pause=0.1)
+    client = redis if isinstance(redis, RedisClient) else SingleServer(redis)
+    backplane = Backplane(client, keepalive=1, longest_pause=0.1)
     publishing: set[asyncio.Task[None]] = set()
 
     def announce(told: Announcement) -> None:

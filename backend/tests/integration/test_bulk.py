@@ -105,7 +105,7 @@ async def floor(fresh_settings: Settings) -> AsyncGenerator[Floor]:
         stack.push_async_callback(database.close)
         redis = redis_client(settings)
         stack.push_async_callback(redis.aclose)
-        await redis.delete(STREAM)
+        await (await redis.at(STREAM)).delete(STREAM)
         broker = StreamBroker(redis_url(settings))
         stack.push_async_callback(broker.shutdown)
         announcer = await stack.enter_async_context(
@@ -136,7 +136,8 @@ async def test_two_workers_that_a_doorbell_wakes_share_the_work(floor: Floor) ->
 
 async def test_batches_are_found_without_a_doorbell(floor: Floor) -> None:
     batch = await floor.batch(await floor.users(3))
-    async with redis_client(floor.settings) as redis:
+    async with redis_client(floor.settings) as client:
+        redis = await client.at(STREAM)
         await redis.flushall()  # pyright: ignore[reportUnknownMemberType] -- untyped **kwargs
     stopping = asyncio.Event()
     sweeping = asyncio.create_task(floor.worker.sweeper.run(stopping))

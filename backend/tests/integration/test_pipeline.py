@@ -127,7 +127,7 @@ async def stage(fresh_settings: Settings, tmp_path: Path) -> AsyncGenerator[Stag
         stack.push_async_callback(database.close)
         redis = redis_client(settings)
         stack.push_async_callback(redis.aclose)
-        await redis.delete(STREAM)
+        await (await redis.at(STREAM)).delete(STREAM)
         broker = StreamBroker(redis_url(settings))
         stack.push_async_callback(broker.shutdown)
         announcer = await stack.enter_async_context(
@@ -523,7 +523,8 @@ async def test_a_running_worker_answers_the_doorbell_and_survives_a_flushed_redi
     async def mailed(count: int) -> bool:
         return len(await stage.mails()) == count
 
-    async with redis_client(stage.settings) as redis, running(stage.worker):
+    async with redis_client(stage.settings) as client, running(stage.worker):
+        redis = await client.at(STREAM)
         await stage.post(user)
         await eventually(lambda: mailed(1))
         await redis.flushall()  # pyright: ignore[reportUnknownMemberType] -- untyped **kwargs
@@ -542,7 +543,8 @@ async def test_rings_of_another_version_stop_no_worker(stage: Stage) -> None:
     async def mailed() -> bool:
         return len(await stage.mails()) == 1
 
-    async with redis_client(stage.settings) as redis, running(stage.worker):
+    async with redis_client(stage.settings) as client, running(stage.worker):
+        redis = await client.at(STREAM)
         await redis.xadd(STREAM, {"body": "no field we know"})
         await redis.xadd(STREAM, {"data": b"\xff no message"})
         await eventually(lambda: _acknowledged(redis))
@@ -553,7 +555,8 @@ async def test_rings_of_another_version_stop_no_worker(stage: Stage) -> None:
 async def test_the_sweeper_delivers_what_nobody_rang_for(stage: Stage) -> None:
     user = await stage.user()
     await stage.post(user)
-    async with redis_client(stage.settings) as redis:
+    async with redis_client(stage.settings) as client:
+        redis = await client.at(STREAM)
         await redis.flushall()  # pyright: ignore[reportUnknownMemberType] -- untyped **kwargs
     stopping = asyncio.Event()
     sweeping = asyncio.create_task(stage.worker.sweeper.run(stopping))

@@ -72,6 +72,7 @@ def test_defaults_are_the_requirements_own() -> None:
         ("DIGEST_DEFAULT_DAY", "8"),
         ("DATABASE_URL", "mysql://somewhere"),
         ("REDIS_URL", "http://somewhere"),
+        ("REDIS_URL", "redis-cluster://somewhere"),
         ("SMTP_URL", "mail.example.com"),
         ("RESEND_API_URL", "api.resend.com"),
         ("VAPID_SUBJECT", "admin@example.com"),
