@@ -32,7 +32,7 @@ bind 127.0.0.1
 requirepass {PASSWORD}
 primaryauth {PASSWORD}
 cluster-enabled yes
-cluster-node-timeout 1000
+cluster-node-timeout 2000
 cluster-replica-validity-factor 0
 cluster-allow-replica-migration no
 cluster-require-full-coverage no
@@ -51,6 +51,7 @@ class Node:
     port: int = 0
     bus_port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    is_frozen: bool = False
 
     @property
     def program(self) -> Program:
@@ -105,10 +106,12 @@ class Node:
         """Stop it without ending it while the context lasts."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        self.is_frozen = True
         try:
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
+            self.is_frozen = False
 
     async def _answers(self) -> bool:
         while self.is_running:
@@ -159,13 +162,21 @@ class LocalCluster:
                 await node.start()
         await until(self._is_whole)
 
-    async def owner(self, key: str, *, but: Node | None = None) -> Node:
-        """The master that has a key or channel, as any server says but one that cannot."""
+    async def owner(self, key: str) -> Node:
+        """The master that has a key or channel."""
+        return (await self.shard(key))[0]
+
+    async def shard(self, key: str) -> list[Node]:
+        """The master that has a key or channel, then its replica if that is alive.
+
+        Any server may say so but a frozen one.
+        """
         slot = key_slot(key.encode())
-        alive = next(node for node in self.nodes if node.is_running and node is not but)
-        for first, last, master, *_ in await alive.ask("CLUSTER", "SLOTS"):
+        nodes = {node.port: node for node in self.nodes}
+        alive = next(node for node in self.nodes if node.is_running and not node.is_frozen)
+        for first, last, *members in await alive.ask("CLUSTER", "SLOTS"):
             if first <= slot <= last:
-                return next(node for node in self.nodes if node.port == master[1])
+                return [nodes[port] for _, port, *_ in members]
         raise LookupError(key)
 
     async def move(self, key: str, target: Node) -> None:

@@ -19,36 +19,12 @@ from app.realtime.backplane import BUCKETS, CHANNELS, Backplane, Change
 from app.realtime.connection import RedisClient, SingleServer, connect
 from app.realtime.hub import cancel
 from tests.cluster import LocalCluster
+from tests.integration.listening import listening
 from tests.integration.sockets import PATIENCE, eventually
 
 
 def a_change(seq: int = 1, user_id: UUID | None = None) -> Change:
     return Change(user_id or uuid4(), seq, (b'{"a":1}', b'{"b":"\\n"}'))
-
-
-class Listener:
-    """Remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.changes: list[Change] = []
-        self.gaps = 0
-
-    def on_change(self, change: Change) -> None:
-        self.changes.append(change)
-
-    def on_gap(self) -> None:
-        self.gaps += 1
-
-
-@asynccontextmanager
-async def listening(backplane: Backplane) -> AsyncGenerator[Listener]:
-    listener = Listener()
-    task = asyncio.create_task(backplane.listen(listener.on_change, listener.on_gap))
-    try:
-        await eventually(lambda: backplane.is_listening)
-        yield listener
-    finally:
-        await cancel([task])
 
 
 @pytest.fixture
@@ -74,7 +50,7 @@ class Ground(Protocol):
         ...
 
     async def rise(self) -> None:
-        """Bring it back, if it does not come back by itself."""
+        """Bring it back."""
         ...
 
 
@@ -96,10 +72,11 @@ class SixServers(Ground):
         self._cluster = cluster
 
     async def fall(self) -> None:
-        (await self._cluster.owner(CHANNELS[0])).kill()
+        for node in await self._cluster.shard(CHANNELS[0]):
+            node.kill()
 
     async def rise(self) -> None:
-        """Wait for nothing: a replica takes over."""
+        await self._cluster.whole()
 
 
 @pytest.fixture(
