@@ -96,6 +96,7 @@ class StreamBroker(RedisStreamBroker):
                 async for message in self._listen_until_fault():
                     yield message
             except REDIS_FAULTS as error:
+                _end_if_cancelled()
                 log.info("doorbell_reconnecting", error=type(error).__name__)
                 await asyncio.sleep(RECONNECT_DELAY)
 
@@ -105,6 +106,7 @@ class StreamBroker(RedisStreamBroker):
         reclaim_at = loop.time()
         async with self._server() as redis:
             while True:
+                _end_if_cancelled()
                 if loop.time() >= reclaim_at:
                     reclaim_at = loop.time() + RECLAIM_INTERVAL
                     for message in await self._understood(await self._reclaim(redis)):
@@ -172,6 +174,14 @@ class StreamBroker(RedisStreamBroker):
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+
+
+def _end_if_cancelled() -> None:
+    # Before Python 3.12 `wait_for`, which the client writes with, may swallow a cancellation. The
+    # receiver awaits the end of what it cancelled, so a worker would never stop.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class StreamDoorbell:
