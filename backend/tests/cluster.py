@@ -81,7 +81,7 @@ class Node:
     async def ask(self, *command: str | int) -> Any:
         """What it answers to a command, in a connection of its own."""
         client: Any = Redis(
-            port=self.port, password=PASSWORD, decode_responses=True, socket_timeout=5
+            port=self.port, password=PASSWORD, decode_responses=True, socket_timeout=SECONDS / 2
         )
         async with client:
             return await client.execute_command(*command)
@@ -171,23 +171,31 @@ class LocalCluster:
 
         Any server may say so but a frozen one.
         """
-        slot = key_slot(key.encode())
-        nodes = {node.port: node for node in self.nodes}
         alive = next(node for node in self.nodes if node.is_running and not node.is_frozen)
-        for first, last, *members in await alive.ask("CLUSTER", "SLOTS"):
+        return await self._shard(key_slot(key.encode()), alive)
+
+    async def _shard(self, slot: int, asked: Node) -> list[Node]:
+        nodes = {node.port: node for node in self.nodes}
+        for first, last, *members in await asked.ask("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return [nodes[port] for _, port, *_ in members]
-        raise LookupError(key)
+        raise LookupError(slot)
 
     async def move(self, key: str, target: Node) -> None:
         """Hand the slot of a key, which must be empty, over to another master."""
         slot, source = key_slot(key.encode()), await self.owner(key)
-        new_owner = await target.ask("CLUSTER", "MYID")
+        if source is target:
+            return
+        new_owner, old_owner = [await node.ask("CLUSTER", "MYID") for node in (target, source)]
+        # Only what was being imported is taken over under a new epoch, which all the others believe.
+        await target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", old_owner)
+        await source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", new_owner)
         await target.ask("CLUSTER", "SETSLOT", slot, "NODE", new_owner)
         await source.ask("CLUSTER", "SETSLOT", slot, "NODE", new_owner)
 
         async def is_known() -> bool:
-            return await self.owner(key) is target
+            told = [await self._shard(slot, node) for node in self.nodes]
+            return all(members[0] is target for members in told)
 
         await until(is_known)
 

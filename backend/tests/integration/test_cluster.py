@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -26,6 +27,7 @@ from tests.cluster import LocalCluster, Node, until
 from tests.integration.listening import listening
 from tests.integration.sockets import (
     PATIENCE,
+    QUICK,
     Inboxes,
     eventually,
     running_gateway,
@@ -52,6 +54,10 @@ async def users_of_each_master(cluster: LocalCluster, inboxes: Inboxes) -> list[
     return list(users.values())
 
 
+# On a busy machine a frame may be late; here none is to come from PostgreSQL for that.
+PATIENT = replace(QUICK, hole_wait=2 * PATIENCE)
+
+
 async def test_two_gateways_hear_every_frame_through_all_masters(
     cluster: LocalCluster, settings: Settings, database: Database
 ) -> None:
@@ -61,7 +67,10 @@ async def test_two_gateways_hear_every_frame_through_all_masters(
         one, two = [
             await stack.enter_async_context(
                 running_gateway(
-                    settings, database, await stack.enter_async_context(connect(cluster.url))
+                    settings,
+                    database,
+                    await stack.enter_async_context(connect(cluster.url)),
+                    timing=PATIENT,
                 )
             )
             for _ in range(2)
@@ -177,15 +186,17 @@ async def test_the_bell_rings_again_after_the_master_of_its_stream_died(
     answering = asyncio.create_task(answer())
     try:
         await until(ring)
-        await eventually(lambda: len(rung) == 1)
+        await eventually(lambda: len(rung) > 0)
         (await cluster.owner(STREAM)).kill()
+        told = len(rung)
         await until(ring)
-        await eventually(lambda: len(rung) == 2)
+        await eventually(lambda: len(rung) > told)
         # A heir that never had the key has no consumer group either.
         async with connect(cluster.url) as client:
             await (await client.at(STREAM)).delete(STREAM)
+        told = len(rung)
         await until(ring)
-        await eventually(lambda: len(rung) == 3)
+        await eventually(lambda: len(rung) > told)
     finally:
         await cancel([answering])
         await worker.shutdown()
