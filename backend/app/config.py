@@ -145,7 +145,9 @@ class Settings(BaseSettings):
         "mailto:admin@yourapp.com", description="Contact in VAPID tokens: `mailto:` or `https:`."
     )
     push_allow_private_endpoints: bool = Field(
-        False, description="`true` lets push endpoints be http on loopback; for tests."
+        False,
+        description="`true` lets push endpoints and action callbacks be http on loopback; for "
+        "tests.",
     )
     fcm_server_key: SecretStr | None = Field(
         None, description="Key of the FCM API that was shut down; only reported as such."
