@@ -1,5 +1,6 @@
 """The tables, one module per aggregate."""
 
+from app.models.action import ActionCallback, ActionRun
 from app.models.base import Base
 from app.models.notification import (
     AnalyticsEvent,
@@ -15,6 +16,8 @@ from app.models.settings import EmailDigest, Preference, PushSubscription, Templ
 from app.models.user import InboxState, Recipient, User
 
 __all__ = [
+    "ActionCallback",
+    "ActionRun",
     "AnalyticsEvent",
     "Base",
     "Batch",

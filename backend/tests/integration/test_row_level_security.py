@@ -17,6 +17,7 @@ from app.models import Base
 OWN_COLUMN = {"users": "id"}
 TABLES = sorted(Base.metadata.tables)
 SERVICE_ONLY = {
+    "action_callbacks",
     "notification_batches",
     "notification_batch_recipients",
     "notification_templates",
@@ -33,6 +34,12 @@ CHANGED_BY_USERS = {
     "notification_events": {
         "INSERT": {
             "notification_id", "user_id", "channel", "event", "reason", "device_id", "detail", "at",
+        }
+    },
+    "notification_actions": {
+        "INSERT": {
+            "notification_id", "user_id", "action", "label", "status", "result", "attempts",
+            "next_attempt_at", "lease_token", "created_at", "finished_at",
         }
     },
 }  # fmt: skip
@@ -83,6 +90,9 @@ def seed_statements(user: UUID) -> list[str]:
         f" VALUES ('{user}', 'daily', now())",
         "INSERT INTO notification_analytics (notification_id, notification_type, channel, event,"
         f" user_id) VALUES ('{notification}', 'task', 'push', 'sent', '{user}')",
+        f"INSERT INTO action_callbacks (name, url, secret) VALUES ('{user}', 'https://x', '')",
+        "INSERT INTO notification_actions (notification_id, user_id, action, status)"
+        f" VALUES ('{notification}', '{user}', 'accept', 'completed')",
         "INSERT INTO idempotency_keys (service, key, fingerprint, owner_id)"
         f" VALUES ('s', '{user}', '', '{notification}')",
     ]
