@@ -23,6 +23,7 @@ from app.collector import leave_startup_alone
 from app.config import Settings
 from app.db.database import Database
 from app.pipeline.announce import Announcer
+from app.pipeline.callbacks import callback_queue
 from app.pipeline.commit import GroupCommit
 from app.pipeline.decide import Defaults
 from app.pipeline.deliver import Clock, utc_now
@@ -30,9 +31,13 @@ from app.pipeline.doorbell import StreamBroker, StreamDoorbell
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.realtime.gateway import Gateway
+from app.security.encryption import Cipher
 from app.security.jwt import TokenVerifier
+from app.security.outbound import AddressRules, Outbound
 from app.serve import serve
+from app.services.action_service import ActionService
 from app.services.batch_service import BatchService
+from app.services.callback_service import CallbackService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
 from app.services.demo_service import seed_demo_users
@@ -79,6 +84,10 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         tokens = TokenVerifier(settings)
         await stack.enter_async_context(tokens.running())
         changes = InboxChanges(database, announcer.announce, clock)
+        rules = AddressRules.from_settings(settings)
+        outbound = await stack.enter_async_context(Outbound(rules))
+        queue = callback_queue(settings, database, outbound, clock)
+        actions = await stack.enter_async_context(ActionService(database, changes, queue))
         inbox = InboxService(database, settings, changes.expire)
         commands = InboxCommands(changes, at_once=max(1, settings.database_pool_size // 2))
         gateway = Gateway(settings, tokens, inbox, commands=commands.by_type())
@@ -93,6 +102,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             batches=BatchService(settings, database, announcer, clock),
             inbox=inbox,
             changes=changes,
+            actions=actions,
+            callbacks=CallbackService(database, Cipher(settings.encryption_keys), rules, clock),
             users=UserService(database),
             dead_letters=DeadLetterService(settings, database, announcer.announce, clock),
             cancellation=CancelService(database, clock),

@@ -7,7 +7,9 @@ from app.db.database import Database
 from app.realtime.connection import RedisClient
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
+from app.services.action_service import ActionService
 from app.services.batch_service import BatchService
+from app.services.callback_service import CallbackService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
 from app.services.inbox_changes import InboxChanges
@@ -29,6 +31,8 @@ class AppContext:
     batches: BatchService
     inbox: InboxService
     changes: InboxChanges
+    actions: ActionService
+    callbacks: CallbackService
     users: UserService
     dead_letters: DeadLetterService
     cancellation: CancelService

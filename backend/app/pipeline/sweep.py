@@ -69,11 +69,11 @@ class Sweeper:
             async def look_at_suspects() -> float:
                 return await self._look_at_suspects(group)
 
-            group.create_task(_repeat(look_at_suspects, stopping))
-            group.create_task(_repeat(self._expire, stopping))
-            looking = group.create_task(_repeat(look, stopping, self._deliverer.lanes.bell))
+            group.create_task(repeat(look_at_suspects, stopping))
+            group.create_task(repeat(self._expire, stopping))
+            looking = group.create_task(repeat(look, stopping, self._deliverer.lanes.bell))
             for _ in range(EXPANSIONS_AT_ONCE):
-                group.create_task(_repeat(self._expand, stopping, self._rung_for_batches))
+                group.create_task(repeat(self._expand, stopping, self._rung_for_batches))
             await stopping.wait()
             await looking
             if self._in_flight:
@@ -131,7 +131,7 @@ class Sweeper:
         return min(self._interval, max(SHORTEST_SLEEP, (due - self._clock()).total_seconds()))
 
 
-async def _repeat(
+async def repeat(
     look: Callable[[], Awaitable[float]], stopping: asyncio.Event, rung: asyncio.Event | None = None
 ) -> None:
     """Look again after as many seconds as each look says, or when rung for, through every fault."""

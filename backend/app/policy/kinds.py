@@ -101,6 +101,8 @@ class Reason(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     POISON = "poison"
     INTERNAL_ERROR = "internal_error"
+    ADDRESS_REFUSED = "address_refused"
+    CALLBACK_REMOVED = "callback_removed"
     # from users
     READ_ELSEWHERE = "read_elsewhere"
     # from callers and operators

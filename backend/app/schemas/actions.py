@@ -23,6 +23,9 @@ MAX_LABEL = 100
 MAX_RAW_LABEL = 500
 # It stands in addresses, and never looks like the index of a button.
 ACTION_NAME = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
+# Every notification has these two, whether or not it lists them; they call nobody.
+READ = "read"
+DISMISS = "dismiss"
 
 
 def _safe(value: str) -> str:

@@ -20,6 +20,7 @@ from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable
 from app.pipeline.announce import Announcement, Announcer
+from app.pipeline.callbacks import CallbackSweeper, callback_queue
 from app.pipeline.decide import Defaults
 from app.pipeline.deliver import Clock, Deliverer, utc_now
 from app.pipeline.doorbell import (
@@ -39,6 +40,7 @@ from app.policy.kinds import Channel
 from app.policy.retry import RetryPolicy
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
+from app.security.outbound import AddressRules, Outbound
 
 log = structlog.get_logger()
 
@@ -53,6 +55,7 @@ class Worker:
     expander: Expander
     expirer: Expirer
     sweeper: Sweeper
+    callbacks: CallbackSweeper
     tidier: Tidier
     broker: StreamBroker
 
@@ -82,6 +85,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
     try:
         async with (
             client,
+            Outbound(AddressRules.from_settings(settings)) as outbound,
             Announcer(Backplane(redis), StreamDoorbell(broker)) as announcer,
             Recorder(database, retry, clock) as recorder,
         ):
@@ -100,7 +104,13 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             sweeper = Sweeper(
                 deliverer, expander, expirer, clock, interval=settings.sweep_interval_seconds
             )
-            yield Worker(deliverer, expander, expirer, sweeper, Tidier(database, clock), broker)
+            callbacks = CallbackSweeper(
+                callback_queue(settings, database, outbound, clock),
+                clock,
+                interval=settings.sweep_interval_seconds,
+            )
+            tidier = Tidier(database, clock)
+            yield Worker(deliverer, expander, expirer, sweeper, callbacks, tidier, broker)
     finally:
         await broker.shutdown()
         await redis.aclose()
@@ -148,6 +158,7 @@ async def running(worker: Worker) -> AsyncGenerator[None]:
         async with asyncio.TaskGroup() as group:
             group.create_task(receiver.listen(stopping))
             group.create_task(worker.sweeper.run(stopping))
+            group.create_task(worker.callbacks.run(stopping))
             try:
                 yield
             finally:

@@ -86,6 +86,16 @@ class Api:
         assert answer.status_code == 202, answer.text
         return answer.json()
 
+    async def register_callback(
+        self, name: str, url: str = "https://hooks.example.com/notify"
+    ) -> Json:
+        """Register where clicks on an action are posted, and the answer."""
+        answer = await self.client.put(
+            f"{V1}/internal/action-callbacks/{name}", json={"url": url}, headers=self.internal()
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
     async def dead_letter(self, user_id: UUID, **fields: Any) -> UUID:
         """A new notification's in-app delivery, as if it had failed for good."""
         created = await self.create(user_id)

@@ -44,6 +44,7 @@ class World:
     notification: UUID
     batch: UUID
     dead_letter: UUID
+    callback: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,22 @@ ROUTES: dict[tuple[str, str], Route] = {
     ),
     ("DELETE", f"{V1}/internal/notifications/{{notification_id}}"): Route(
         Access.INTERNAL, lambda w: f"{V1}/internal/notifications/{w.notification}"
+    ),
+    ("POST", f"{V1}/notifications/{{notification_id}}/actions/{{action}}"): Route(
+        Access.USER, lambda w: f"{V1}/notifications/{w.notification}/actions/read"
+    ),
+    ("PUT", f"{V1}/internal/action-callbacks/{{name}}"): Route(
+        Access.INTERNAL,
+        lambda w: f"{V1}/internal/action-callbacks/{w.callback}",
+        lambda _: {"url": "https://hooks.example.com/"},
+    ),
+    ("GET", f"{V1}/internal/action-callbacks/{{name}}"): Route(
+        Access.INTERNAL, lambda w: f"{V1}/internal/action-callbacks/{w.callback}"
+    ),
+    ("DELETE", f"{V1}/internal/action-callbacks/{{name}}"): Route(
+        Access.INTERNAL,
+        lambda _: f"{V1}/internal/action-callbacks/nobodys-{uuid4().hex}",
+        status=404,  # only the first deletion would succeed
     ),
     ("GET", f"{V1}/internal/dead-letters"): Route(
         Access.OPERATOR, at(f"{V1}/internal/dead-letters")
@@ -336,7 +353,9 @@ async def world(api: Api) -> World:
         f"{V1}/notifications/bulk", json=content(user_ids=[str(user)]), headers=api.service()
     )
     batch_id = UUID(batch.json()["batch_id"])
-    return World(user, UUID(created["id"]), batch_id, await api.dead_letter(user))
+    dead_letter, callback = await api.dead_letter(user), f"access-{uuid4().hex}"
+    await api.register_callback(callback)
+    return World(user, UUID(created["id"]), batch_id, dead_letter, callback)
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ TAKING_SOMETHING = [
 
 
 class Known:
-    """A user, a notification and a batch that exist, and who may see them."""
+    """A user, a notification, a batch and a callback that exist, and who may see them."""
 
     def __init__(self, api: Api, ids: dict[str, str]) -> None:
         self.api = api
@@ -105,7 +105,8 @@ async def known(api: Api) -> Known:
     batch = await api.client.post(
         f"{V1}/notifications/bulk", json=content(user_ids=[str(user)]), headers=api.service()
     )
-    ids = {"user_id": str(user), "notification_id": created["id"]}
+    ids = {"user_id": str(user), "notification_id": created["id"], "action": "read"}
+    ids["name"] = (await api.register_callback("schema"))["name"]
     ids["delivery_id"] = str(await api.dead_letter(user))
     return Known(api, ids | {"batch_id": batch.json()["batch_id"]})
 

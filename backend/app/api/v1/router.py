@@ -4,8 +4,15 @@ Every router of routers costs each request a match of its own, so the applicatio
 one by one; static paths come before those with parameters, and creates first of all.
 """
 
-from app.api.v1 import dead_letters, internal
-from app.api.v1.notifications import create, inbox
+from app.api.v1 import action_callbacks, dead_letters, internal
+from app.api.v1.notifications import actions, create, inbox
 
 PREFIX = "/api/v1"
-ROUTERS = (create.router, internal.router, inbox.router, dead_letters.router)
+ROUTERS = (
+    create.router,
+    internal.router,
+    inbox.router,
+    actions.router,
+    dead_letters.router,
+    action_callbacks.router,
+)

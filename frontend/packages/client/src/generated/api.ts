@@ -252,6 +252,26 @@ export interface paths {
         patch: operations["mark_unread"];
         trace?: never;
     };
+    "/api/v1/notifications/{notification_id}/actions/{action}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Click Action
+         * @description Run an action once, and mark the notification read; a repeat answers what came of it.
+         */
+        post: operations["click_action"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/internal/dead-letters": {
         parameters: {
             query?: never;
@@ -307,6 +327,34 @@ export interface paths {
          */
         post: operations["retry_dead_letter"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/internal/action-callbacks/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Action Callback
+         * @description Where clicks on the action are posted.
+         */
+        get: operations["get_action_callback"];
+        /**
+         * Put Action Callback
+         * @description Post clicks on the action there from now on; the secret is made once and then kept.
+         */
+        put: operations["put_action_callback"];
+        post?: never;
+        /**
+         * Delete Action Callback
+         * @description Post them no more; calls that were not answered yet are given up.
+         */
+        delete: operations["delete_action_callback"];
         options?: never;
         head?: never;
         patch?: never;
@@ -375,6 +423,32 @@ export interface components {
             primary?: boolean | null;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * ActionCallback
+         * @description Where clicks on an action are posted, and what they are signed with.
+         */
+        ActionCallback: {
+            /**
+             * Name
+             * @example accept
+             */
+            name: string;
+            /**
+             * Url
+             * @example https://tasks.example.com/hooks/notify
+             */
+            url: string;
+            /**
+             * Secret
+             * @description Signing secret after Standard Webhooks, the same for as long as this is here.
+             * @example whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw0JfbBq3eVfI=
+             */
+            secret: string;
+            /** Created At */
+            created_at: string;
+            /** Updated At */
+            updated_at: string;
         };
         /**
          * AllReadUpdated
@@ -482,6 +556,31 @@ export interface components {
          * @enum {string}
          */
         Channel: "push" | "in_app" | "email";
+        /**
+         * ClickedAction
+         * @description What became of a click; the same action's next click is answered the same.
+         */
+        ClickedAction: {
+            /**
+             * Action
+             * @example accept
+             */
+            action: string;
+            /**
+             * Status
+             * @description `pending` while the service it is for has not answered; `failed` once it has refused, or has been tried too often.
+             * @enum {string}
+             */
+            status: "completed" | "pending" | "failed";
+            /**
+             * @description What the service answered; for a URL button its address.
+             * @example {
+             *       "state": "accepted",
+             *       "task": 128
+             *     }
+             */
+            result: components["schemas"]["JsonValue"];
+        };
         /**
          * ContentData
          * @description Your own data; what is listed here has a meaning.
@@ -893,6 +992,18 @@ export interface components {
          */
         Priority: "critical" | "high" | "normal" | "low";
         /**
+         * PutActionCallback
+         * @description Where to post clicks on the action.
+         */
+        PutActionCallback: {
+            /**
+             * Url
+             * @description An https address on a public host.
+             * @example https://tasks.example.com/hooks/notify
+             */
+            url: string;
+        };
+        /**
          * ReadStatusUpdated
          * @description Whether a notification is read (REQ-012).
          */
@@ -925,7 +1036,7 @@ export interface components {
          * @description Stable codes that say why a delivery is where it is; `docs/reasons.md` explains each.
          * @enum {string}
          */
-        Reason: "sent_now" | "digest" | "scheduled" | "expired" | "no_device" | "no_address" | "preference_off" | "priority_rule" | "not_requested" | "channel_not_configured" | "provider_unavailable" | "provider_limit" | "provider_rejected" | "attempts_exhausted" | "poison" | "internal_error" | "read_elsewhere" | "cancelled" | "retried";
+        Reason: "sent_now" | "digest" | "scheduled" | "expired" | "no_device" | "no_address" | "preference_off" | "priority_rule" | "not_requested" | "channel_not_configured" | "provider_unavailable" | "provider_limit" | "provider_rejected" | "attempts_exhausted" | "poison" | "internal_error" | "address_refused" | "callback_removed" | "read_elsewhere" | "cancelled" | "retried";
         /**
          * RetriedDeadLetter
          * @description The delivery is in the queue again, or went on from there since.
@@ -1689,6 +1800,48 @@ export interface operations {
             };
         };
     };
+    click_action: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                notification_id: string;
+                /** @description Name of one of the notification's actions, `read` or `dismiss`; for a button that leads to an address its index, from 0. */
+                action: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ClickedAction"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     list_dead_letters: {
         parameters: {
             query?: {
@@ -1795,6 +1948,131 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["RetriedDeadLetter"];
                 };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_action_callback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The action's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ActionCallback"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    put_action_callback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The action's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PutActionCallback"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ActionCallback"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_action_callback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The action's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Fields that cannot be used, each with its path. */
             422: {
