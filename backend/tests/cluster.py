@@ -187,7 +187,7 @@ class LocalCluster:
         if source is target:
             return
         new_owner, old_owner = [await node.ask("CLUSTER", "MYID") for node in (target, source)]
-        # Only what was being imported is taken over under a new epoch, which all the others believe.
+        # Only what is being imported is taken over under a new epoch, which all the others believe.
         await target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", old_owner)
         await source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", new_owner)
         await target.ask("CLUSTER", "SETSLOT", slot, "NODE", new_owner)
