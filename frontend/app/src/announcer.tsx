@@ -1,29 +1,32 @@
-import type { InboxItem } from "@notify/client";
+import type { Notification } from "@notify/client";
 import { useNotificationsClient } from "@notify/react";
 import { useEffect, useState } from "react";
+import { onAnnouncement } from "./announcements.ts";
 
 /** Arrivals closer together than this are announced as one. */
 const GATHER_MS = 700;
 
-/** Tells who listens instead of looking what has arrived, when they pause. */
+/** Tells who listens instead of looking what has arrived or changed, when they pause. */
 export function Announcer() {
   const client = useNotificationsClient();
   const [announcement, setAnnouncement] = useState({ number: 0, text: "" });
 
   useEffect(() => {
-    let gathered: InboxItem[] = [];
+    const say = (text: string) => setAnnouncement(({ number }) => ({ number: number + 1, text }));
+    let gathered: Notification[] = [];
     let timer: ReturnType<typeof setTimeout> | undefined;
     const leave = client.onArrival((item) => {
       gathered.push(item);
       timer ??= setTimeout(() => {
-        const text = describe(gathered);
+        say(describe(gathered));
         gathered = [];
         timer = undefined;
-        setAnnouncement(({ number }) => ({ number: number + 1, text }));
       }, GATHER_MS);
     });
+    const silence = onAnnouncement(say);
     return () => {
       leave();
+      silence();
       clearTimeout(timer);
     };
   }, [client]);
@@ -35,7 +38,7 @@ export function Announcer() {
   );
 }
 
-function describe(items: readonly InboxItem[]): string {
+function describe(items: readonly Notification[]): string {
   const [only] = items;
   if (items.length !== 1 || !only) return `${items.length} new notifications`;
   const urgent = only.priority === "critical" ? "Critical notification" : "New notification";

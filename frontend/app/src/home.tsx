@@ -6,6 +6,7 @@ import { Avatar } from "./avatar.tsx";
 import { Composer } from "./composer.tsx";
 import { ConnectionStatus } from "./connection-status.tsx";
 import type { DemoUser } from "./demo.ts";
+import { FailureNotice } from "./failure-notice.tsx";
 import { BellIcon, PlusIcon } from "./icons.tsx";
 import { Inbox } from "./inbox.tsx";
 import { useMedia } from "./media.ts";
@@ -73,6 +74,7 @@ export function Home({ user, onSignOut }: { user: DemoUser; onSignOut: () => voi
           <Composer user={user} />
         </Sheet>
       )}
+      <FailureNotice />
       <Announcer />
     </>
   );

@@ -50,6 +50,25 @@ export const CheckIcon = () => (
   </Icon>
 );
 
+export const MarkReadIcon = () => (
+  <Icon>
+    <path d="m3.5 10.6 3 3L12.7 7M9.6 13l.6.6L16.5 7" />
+  </Icon>
+);
+
+export const MarkUnreadIcon = () => (
+  <Icon>
+    <path d="M3.5 5.5h8M16.5 9.5v5.4H3.5V5.5m0 .7 6.5 4.6 3-2.1" />
+    <circle cx="15.6" cy="5.4" r="1.9" fill="currentColor" />
+  </Icon>
+);
+
+export const BinIcon = () => (
+  <Icon>
+    <path d="M4 5.8h12M8 5.6V4h4v1.6M5.6 5.8l.6 10.2h7.6l.6-10.2M8.6 8.8v4.4M11.4 8.8v4.4" />
+  </Icon>
+);
+
 const TYPE_ICONS: Readonly<Record<string, ReactNode>> = {
   system: <path d="M3.5 4.5h13v8.5h-13zM7.5 16h5M10 13v3" />,
   user: (

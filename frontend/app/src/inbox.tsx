@@ -1,13 +1,17 @@
+import type { View } from "@notify/client";
 import { NotificationList, useNotifications, useNotificationsClient } from "@notify/react";
-import { type ReactNode, type Ref, useRef } from "react";
+import { type ReactNode, type RefObject, useRef, useState } from "react";
+import { announce } from "./announcements.ts";
+import { useCardKeys, useKeptFocus } from "./card-keys.ts";
 import { ConnectionProblem } from "./connection-status.tsx";
-import { BellIcon } from "./icons.tsx";
+import { BellIcon, CheckIcon } from "./icons.tsx";
+import { KeyHelp } from "./key-help.tsx";
 import { useListMotion } from "./list-motion.ts";
 import { NotificationCard } from "./notification-card.tsx";
 import { Problem } from "./problem.tsx";
 
 interface InboxProps {
-  headingRef: Ref<HTMLHeadingElement>;
+  headingRef: RefObject<HTMLHeadingElement | null>;
   arrivals: ReadonlySet<string>;
   /** What stands beside the heading. */
   children: ReactNode;
@@ -15,35 +19,103 @@ interface InboxProps {
 
 export function Inbox({ headingRef, arrivals, children }: InboxProps) {
   const unread = useNotifications((state) => state.unreadCount);
-  const hasItems = useNotifications((state) => state.items.length > 0);
+  const isKnown = useNotifications((state) => state.seq !== undefined);
+  const place = useRef<HTMLDivElement>(null);
+  const [helping, setHelping] = useState(false);
+  useCardKeys(place, () => setHelping(true));
+  useKeptFocus(place, headingRef);
   return (
-    <>
+    <div ref={place}>
       <div className="inbox__head">
         <div className="inbox__title">
           <h1 ref={headingRef} tabIndex={-1}>
             Notifications
           </h1>
-          <p className="inbox__count muted">{hasItems && describeCount(unread)}</p>
+          <p className="inbox__count muted">{isKnown && describeCount(unread)}</p>
         </div>
         {children}
+        <div className="inbox__tools">
+          <Views />
+          <MarkAllRead />
+          <button
+            type="button"
+            className="button button--icon"
+            aria-label="Keys"
+            title="Keys"
+            onClick={() => setHelping(true)}
+          >
+            ?
+          </button>
+        </div>
       </div>
       <ConnectionProblem />
       <InboxContent arrivals={arrivals} />
-    </>
+      {helping && <KeyHelp onClose={() => setHelping(false)} />}
+    </div>
   );
 }
 
 const describeCount = (unread: number) => (unread > 0 ? `${unread} unread` : "All read");
 
+const VIEWS: readonly (readonly [View, string])[] = [
+  ["all", "All"],
+  ["unread", "Unread"],
+];
+
+function Views() {
+  const client = useNotificationsClient();
+  const shown = useNotifications((state) => state.view);
+  return (
+    <fieldset className="views">
+      <legend className="visually-hidden">Show</legend>
+      {VIEWS.map(([view, label]) => (
+        <button
+          key={view}
+          type="button"
+          className="views__view"
+          aria-pressed={view === shown}
+          onClick={() => void client.show(view)}
+        >
+          {label}
+        </button>
+      ))}
+    </fieldset>
+  );
+}
+
+function MarkAllRead() {
+  const client = useNotificationsClient();
+  const isIdle = useNotifications((state) => state.unreadCount === 0);
+  return (
+    <button
+      type="button"
+      className="button button--quiet"
+      // Still focusable, so that who has just pressed it is not thrown off the page.
+      aria-disabled={isIdle}
+      data-idle={isIdle || undefined}
+      onClick={() => {
+        if (isIdle) return;
+        void client.markAllRead();
+        announce("All marked as read");
+      }}
+    >
+      Mark all as read
+    </button>
+  );
+}
+
 function InboxContent({ arrivals }: { arrivals: ReadonlySet<string> }) {
   const client = useNotificationsClient();
-  const { status, error, items } = useNotifications();
+  const { status, error, items, view, hasMore, more } = useNotifications();
   const isEmpty = items.length === 0;
+  const isComing = status === "loading" || status === "idle" || (hasMore && more !== "error");
+  const isDone = status === "ready" && !hasMore;
   return (
     <>
       {error && <Problem error={error} onRetry={() => void client.refresh()} />}
-      {isEmpty && (status === "loading" || status === "idle") && <ListSkeleton />}
-      {isEmpty && status === "ready" && <Empty />}
+      {isEmpty && status !== "error" && isComing && <ListSkeleton />}
+      {isEmpty && isDone && (view === "unread" ? <AllRead /> : <Empty />)}
+      {isEmpty && hasMore && more === "error" && <More />}
       {!isEmpty && <List arrivals={arrivals} />}
     </>
   );
@@ -95,6 +167,18 @@ function Empty() {
       </div>
       <h2>Nothing here yet</h2>
       <p className="muted">New notifications appear by themselves. Send one to see it arrive.</p>
+    </div>
+  );
+}
+
+function AllRead() {
+  return (
+    <div className="empty">
+      <div className="mark mark--large">
+        <CheckIcon />
+      </div>
+      <h2>Nothing unread</h2>
+      <p className="muted">You have read everything there is.</p>
     </div>
   );
 }

@@ -1,10 +1,12 @@
-import type { InboxItem } from "@notify/client";
-import { ArrowIcon, TypeIcon } from "./icons.tsx";
+import type { Notification } from "@notify/client";
+import { useNotificationsClient } from "@notify/react";
+import { ArrowIcon, BinIcon, MarkReadIcon, MarkUnreadIcon, TypeIcon } from "./icons.tsx";
+import { remove, toggleRead } from "./item-changes.ts";
 import { linksOf } from "./links.ts";
 import { RelativeTime } from "./time.tsx";
 
 interface NotificationCardProps {
-  item: InboxItem;
+  item: Notification;
   /** It arrived while the page was open. */
   isNew: boolean;
 }
@@ -15,6 +17,7 @@ export function NotificationCard({ item, isNew }: NotificationCardProps) {
   return (
     <article
       className="card"
+      tabIndex={-1}
       aria-labelledby={heading}
       data-unread={unread || undefined}
       data-new={isNew || undefined}
@@ -24,13 +27,15 @@ export function NotificationCard({ item, isNew }: NotificationCardProps) {
       </span>
       <div className="card__content">
         <div className="card__head">
-          <h2 id={heading} className="card__title">
-            {unread && <span className="visually-hidden">Unread: </span>}
-            {item.title}
+          <h2 id={heading} className="card__title" data-title={item.title}>
+            <span>
+              {unread && <span className="visually-hidden">Unread: </span>}
+              {item.title}
+            </span>
           </h2>
           <span className="card__time">
             <RelativeTime at={item.created_at} />
-            {unread && <span className="card__dot" aria-hidden="true" />}
+            <span className="card__dot" aria-hidden="true" />
           </span>
         </div>
         <div
@@ -43,19 +48,52 @@ export function NotificationCard({ item, isNew }: NotificationCardProps) {
           <span className="priority" data-priority={item.priority}>
             {item.priority}
           </span>
-          {linksOf(item).map(({ label, href }) => (
-            <a
-              key={`${label} ${href}`}
-              className="card__link"
-              href={href}
-              aria-describedby={heading}
-            >
-              {label}
-              <ArrowIcon />
-            </a>
-          ))}
+          <div className="card__end">
+            <Tools item={item} heading={heading} />
+            {linksOf(item).map(({ label, href }) => (
+              <a
+                key={`${label} ${href}`}
+                className="card__link"
+                href={href}
+                aria-describedby={heading}
+              >
+                {label}
+                <ArrowIcon />
+              </a>
+            ))}
+          </div>
         </div>
       </div>
     </article>
+  );
+}
+
+function Tools({ item, heading }: { item: Notification; heading: string }) {
+  const client = useNotificationsClient();
+  const unread = item.read_at === null;
+  const mark = unread ? "Mark as read" : "Mark as unread";
+  return (
+    <span className="card__tools">
+      <button
+        type="button"
+        className="tool"
+        aria-label={mark}
+        title={mark}
+        aria-describedby={heading}
+        onClick={() => toggleRead(client, item)}
+      >
+        {unread ? <MarkReadIcon /> : <MarkUnreadIcon />}
+      </button>
+      <button
+        type="button"
+        className="tool tool--remove"
+        aria-label="Delete"
+        title="Delete"
+        aria-describedby={heading}
+        onClick={() => remove(client, item)}
+      >
+        <BinIcon />
+      </button>
+    </span>
   );
 }

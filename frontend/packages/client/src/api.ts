@@ -6,9 +6,13 @@ import type { components, paths } from "./generated/api.ts";
 
 type Schemas = components["schemas"];
 
-/** `position` is the `seq` at which it became visible; servers that do not tell it leave it out. */
-export type Notification = Schemas["NotificationItem"] & { readonly position?: number };
+/** `position` is the `seq` at which it became visible, and its place; it never changes. */
+export type Notification = Schemas["NotificationItem"];
 export type NotificationPage = Schemas["NotificationPage"];
+/** Filters and order of the list, and which page of it. */
+export type NotificationQuery = NonNullable<
+  paths["/api/v1/notifications"]["get"]["parameters"]["query"]
+>;
 export type UnreadCounts = Schemas["UnreadCount"];
 
 /**
@@ -106,28 +110,53 @@ export function createApi({ baseUrl, token, environment }: ApiOptions) {
       if (error instanceof ApiError) throw error;
       throw new ApiError(0, { code: "network", message: "The server could not be reached." });
     }
-    if (outcome.data === undefined) throw ApiError.of(outcome.response.status, outcome.error);
-    return outcome.data;
+    if (!outcome.response.ok) throw ApiError.of(outcome.response.status, outcome.error);
+    return outcome.data as Body;
   }
 
+  const one = (notification_id: string) => ({ params: { path: { notification_id } } });
+
   return {
-    /** One page of the inbox, newest first; `cursor` is the `next_cursor` of the page before. */
-    list: (query: { limit?: number; cursor?: string }, signal?: AbortSignal) =>
+    /** One page of the inbox; `cursor` is the `next_cursor` of the page before. */
+    list: (query: NotificationQuery, signal?: AbortSignal) =>
       call((init) => http.GET("/api/v1/notifications", { ...init, params: { query } }), signal),
 
     get: (id: string, signal?: AbortSignal) =>
       call(
-        (init) =>
-          http.GET("/api/v1/notifications/{notification_id}", {
-            ...init,
-            params: { path: { notification_id: id } },
-          }),
+        (init) => http.GET("/api/v1/notifications/{notification_id}", { ...init, ...one(id) }),
         signal,
       ),
 
     unreadCount: (signal?: AbortSignal) =>
       call((init) => http.GET("/api/v1/notifications/unread-count", init), signal),
+
+    markRead: (id: string) =>
+      call((init) =>
+        http.PATCH("/api/v1/notifications/{notification_id}/read", {
+          ...lasting(init),
+          ...one(id),
+        }),
+      ),
+
+    markUnread: (id: string) =>
+      call((init) =>
+        http.PATCH("/api/v1/notifications/{notification_id}/unread", {
+          ...lasting(init),
+          ...one(id),
+        }),
+      ),
+
+    markAllRead: (body: Schemas["MarkAllRead"]) =>
+      call((init) => http.POST("/api/v1/notifications/read-all", { ...lasting(init), body })),
+
+    remove: (id: string) =>
+      call((init) =>
+        http.DELETE("/api/v1/notifications/{notification_id}", { ...lasting(init), ...one(id) }),
+      ),
   };
 }
+
+/** The request of a change outlives the page, as when a link is followed that marks it read. */
+const lasting = (init: Init) => ({ ...init, keepalive: true });
 
 export type Api = ReturnType<typeof createApi>;

@@ -1,18 +1,14 @@
-/** Joins the REST calls, the socket and the store into one live inbox. */
+/** Joins the REST calls, the feed of messages and the store into one live inbox. */
 
-import { type Api, ApiError, createApi, type NotificationPage, type TokenProvider } from "./api.ts";
-import { Connection } from "./connection.ts";
+import { type Api, ApiError, createApi, type Notification, type TokenProvider } from "./api.ts";
+import { type Change, Changes, isSame } from "./changes.ts";
 import { browserEnvironment, type Environment } from "./environment.ts";
-import {
-  appendPage,
-  applyMessage,
-  type Inbox,
-  type InboxItem,
-  replaceByPage,
-  restartAt,
-} from "./inbox.ts";
-import type { Authenticated, InboxMessage, ServerMessage } from "./protocol.ts";
+import { Feed, type LiveMessage, type Standing } from "./feed.ts";
+import { applyMessage, type Inbox, restartAt, type View } from "./inbox.ts";
+import { Pages } from "./pages.ts";
+import type { Authenticated, ServerMessage } from "./protocol.ts";
 import { type NotificationsState, Store } from "./store.ts";
+import { unexpired } from "./token.ts";
 
 export interface NotificationsOptions {
   /** Origin of the API, such as `https://notify.example.com`. */
@@ -25,6 +21,12 @@ export interface NotificationsOptions {
   environment?: Environment;
 }
 
+export interface ArrivalOptions {
+  /** Calls in one tab of the browser alone, as for a sound. */
+  oncePerBrowser?: boolean;
+}
+
+/** Changes are shown at once; one that fails is taken back and is among `failures` of the state. */
 export interface Notifications {
   /** Loads the newest page and connects; after `stop`, resumes where it stopped. */
   start(): void;
@@ -32,12 +34,22 @@ export interface Notifications {
   getState(): NotificationsState;
   /** Calls `listener` after every change of the state; returns how to end that. */
   subscribe(listener: () => void): () => void;
-  /** Calls `listener` for each unread notification that arrives over the socket. */
-  onArrival(listener: (item: InboxItem) => void): () => void;
+  /** Calls `listener` for each unread notification that arrives. */
+  onArrival(listener: (item: Notification) => void, options?: ArrivalOptions): () => void;
+  /** Shows everything or only what is unread. */
+  show(view: View): Promise<void>;
   /** Fetches the next older page, if there is one and none is under way. */
   loadMore(): Promise<void>;
   /** Fetches the newest page anew, as after an error. */
   refresh(): Promise<void>;
+  markRead(id: string): Promise<void>;
+  markUnread(id: string): Promise<void>;
+  /** Without `upTo`, covers what this client knows of, and nothing that arrives meanwhile. */
+  markAllRead(only?: { upTo?: number; type?: Notification["type"] }): Promise<void>;
+  remove(id: string): Promise<void>;
+  /** What the four above do; the `change` of a failure can be tried again by it. */
+  change(change: Change): Promise<void>;
+  dismissFailures(): void;
   /** Connects again after the server closed for good. */
   reconnect(): void;
   readonly api: Api;
@@ -57,35 +69,51 @@ export function createNotifications(options: NotificationsOptions): Notification
 class LiveInbox implements Notifications {
   readonly api: Api;
   readonly #environment: Environment;
-  readonly #pageSize: number;
-  readonly #store = new Store();
-  readonly #connection: Connection;
-  readonly #arrivalListeners = new Set<(item: InboxItem) => void>();
-  /** Messages kept for the pages being fetched: each takes those since its request. */
-  readonly #journals = new Set<InboxMessage[]>();
-  #requests = new AbortController();
-  #refreshes = 0;
+  readonly #changes: Changes;
+  readonly #store: Store;
+  readonly #pages: Pages;
+  readonly #feed: Feed;
+  readonly #arrivalListeners = new Map<(item: Notification) => void, ArrivalOptions>();
   #cancelCatchUp: (() => void) | undefined;
   #cancelAck: (() => void) | undefined;
 
   constructor({
     baseUrl,
     wsUrl = baseUrl.replace(/^http/, "ws") + SOCKET_PATH,
-    token,
     pageSize = PAGE_SIZE,
     environment = browserEnvironment,
+    ...options
   }: NotificationsOptions) {
+    const token = unexpired(options.token, environment.now);
     this.#environment = environment;
-    this.#pageSize = pageSize;
     this.api = createApi({ baseUrl, token, environment });
-    this.#connection = new Connection({
+    this.#changes = new Changes({
+      send: (change) => this.#send(change),
+      inbox: () => this.#store.inbox,
+      now: () => new Date(environment.now()).toISOString(),
+      onChange: () => this.#store.overlay(),
+      onFailure: (failure) => {
+        this.#store.set({ failures: [...this.getState().failures, failure] });
+      },
+    });
+    this.#store = new Store((inbox) => this.#changes.over(inbox));
+    this.#pages = new Pages({
+      fetch: (query, signal) => this.api.list({ limit: pageSize, ...query }, signal),
+      store: this.#store,
+      onInbox: (inbox) => this.#setInbox(inbox),
+      onReplaced: () => this.#feed.loaded(),
+    });
+    this.#feed = new Feed({
       url: wsUrl,
       token,
       environment,
-      since: () => this.#store.get().seq,
-      onState: (connection) => this.#store.set({ connection }),
+      standing: () => ({ inbox: this.#store.inbox, status: this.getState().status }),
+      load: () => this.#pages.refresh(),
+      onConnection: (connection) => this.#store.set({ connection }),
       onAuthenticated: (message, resumed) => this.#authenticated(message, resumed),
       onMessage: (message) => this.#received(message),
+      onEarlyMessage: (message) => this.#pages.note(message),
+      onStanding: (standing, hasAll) => this.#resemble(standing, hasAll),
     });
   }
 
@@ -93,138 +121,153 @@ class LiveInbox implements Notifications {
 
   subscribe = (listener: () => void): (() => void) => this.#store.subscribe(listener);
 
-  onArrival(listener: (item: InboxItem) => void): () => void {
-    this.#arrivalListeners.add(listener);
+  onArrival(listener: (item: Notification) => void, options: ArrivalOptions = {}): () => void {
+    this.#arrivalListeners.set(listener, options);
     return () => this.#arrivalListeners.delete(listener);
   }
 
   start(): void {
-    if (this.getState().status === "ready") {
-      this.#connection.start();
-      return;
-    }
-    const { signal } = this.#requests;
-    // The page comes first, so that the socket resumes from exactly what it shows.
-    void this.refresh().then(() => {
-      if (!signal.aborted) this.#connection.start();
-    });
+    if (this.getState().status !== "ready") this.#store.set({ status: "loading", error: null });
+    this.#feed.start();
   }
 
   stop(): void {
-    this.#requests.abort();
-    this.#requests = new AbortController();
+    this.#feed.stop();
+    this.#pages.abandon();
     this.#cancelTimers();
-    this.#connection.stop();
-    const { status } = this.getState();
-    this.#store.set({ more: "idle", status: status === "loading" ? "idle" : status });
   }
 
   reconnect(): void {
-    this.#connection.start();
+    this.#feed.reconnect();
   }
 
-  async refresh(): Promise<void> {
-    this.#refreshes += 1;
-    const refresh = this.#refreshes;
-    const isLatest = () => refresh === this.#refreshes;
-    this.#store.set({ status: "loading", error: null });
-    await this.#fetchPage(
-      undefined,
-      (page, since) => {
-        if (!isLatest()) return;
-        const inbox = replaceByPage(this.getState(), page, since);
-        this.#store.set({ ...inbox, status: "ready", more: "idle" });
-      },
-      (error) => {
-        if (isLatest()) this.#store.set({ status: "error", error });
-      },
-    );
+  show = (view: View): Promise<void> => this.#pages.show(view);
+
+  loadMore = (): Promise<void> => this.#pages.loadMore();
+
+  refresh = (): Promise<void> => this.#pages.refresh();
+
+  markRead = (id: string): Promise<void> => this.change({ kind: "read", id });
+
+  markUnread = (id: string): Promise<void> => this.change({ kind: "unread", id });
+
+  remove = (id: string): Promise<void> => this.change({ kind: "remove", id });
+
+  markAllRead({ upTo = this.#known(), type }: { upTo?: number; type?: Notification["type"] } = {}) {
+    return this.change({ kind: "read_all", upTo, type });
   }
 
-  async loadMore(): Promise<void> {
-    const { cursor, more } = this.getState();
-    if (cursor === null || more === "loading") return;
-    this.#store.set({ more: "loading" });
-    await this.#fetchPage(
-      cursor,
-      (page, since) => {
-        // A refresh meanwhile has put other pages in place of the one this continues.
-        if (this.getState().cursor !== cursor) return;
-        this.#store.set({ ...appendPage(this.getState(), page, since), more: "idle" });
-      },
-      () => this.#store.set({ more: "error" }),
-    );
+  change(change: Change): Promise<void> {
+    this.#keepFailures((failed) => !isSame(failed, change));
+    return this.#changes.make(change);
   }
 
-  async #fetchPage(
-    cursor: string | undefined,
-    onPage: (page: NotificationPage, since: readonly InboxMessage[]) => void,
-    onError: (error: ApiError) => void,
-  ): Promise<void> {
-    const { signal } = this.#requests;
-    const since: InboxMessage[] = [];
-    this.#journals.add(since);
-    try {
-      const query = { limit: this.#pageSize, ...(cursor !== undefined && { cursor }) };
-      const page = await this.api.list(query, signal);
-      if (!signal.aborted) onPage(page, since);
-    } catch (error) {
-      if (signal.aborted) return;
-      if (!(error instanceof ApiError)) throw error;
-      onError(error);
-    } finally {
-      this.#journals.delete(since);
+  dismissFailures(): void {
+    this.#keepFailures(() => false);
+  }
+
+  #keepFailures(isKept: (change: Change) => boolean): void {
+    const { failures } = this.getState();
+    const kept = failures.filter(({ change }) => isKept(change));
+    if (kept.length < failures.length) this.#store.set({ failures: kept });
+  }
+
+  async #send(change: Change): Promise<void> {
+    switch (change.kind) {
+      case "read":
+        await this.api.markRead(change.id);
+        break;
+      case "unread":
+        await this.api.markUnread(change.id);
+        break;
+      case "read_all":
+        await this.api.markAllRead({ up_to: change.upTo ?? null, type: change.type ?? null });
+        break;
+      case "remove":
+        await this.api.remove(change.id).catch((error) => {
+          // It is gone, as it was to be.
+          if (!(error instanceof ApiError && error.status === 404)) throw error;
+        });
+    }
+  }
+
+  /** The last change that was told, though earlier ones may be missing. */
+  #known(): number | undefined {
+    const { seq, begun, items } = this.#store.inbox;
+    return seq === undefined ? undefined : Math.max(begun, items[0]?.position ?? 0);
+  }
+
+  /** Takes over what the leader holds, unless all of that is here. */
+  #resemble({ inbox, status }: Standing, hasAll: boolean): void {
+    if (status === "ready") {
+      if (hasAll) this.#setInbox({ ...this.#store.inbox, syncing: inbox.syncing });
+      else this.#pages.replace(inbox);
+    } else if (this.getState().status !== "ready" && !this.#pages.isFetching) {
+      void this.#pages.refresh();
     }
   }
 
   #authenticated(message: Authenticated, resumed: boolean): void {
+    this.#changes.mark();
     if (resumed) {
       this.#apply(message);
     } else {
-      this.#store.set(restartAt(this.getState(), message));
-      void this.refresh();
+      this.#setInbox(restartAt(this.#store.inbox, message));
+      void this.#pages.refresh();
     }
   }
 
-  #received(message: Exclude<ServerMessage, Authenticated>): void {
+  #received(message: LiveMessage): void {
     switch (message.type) {
       case "notification":
       case "read_status_updated":
       case "notification_deleted":
-        for (const journal of this.#journals) journal.push(message);
-        this.#applyInboxMessage(message);
+        this.#pages.note(message);
+        this.#applyAndAnnounce(message);
         this.#catchUpTo(message.seq);
         this.#acknowledge();
         break;
       case "pong":
         this.#apply(message);
         this.#catchUpTo(message.seq);
+        if (this.#isBehind(message.seq)) break;
+        this.#changes.reach();
+        this.#changes.mark();
         break;
       case "sync_complete":
         this.#apply(message);
+        this.#changes.reach();
         this.#acknowledge();
-        if (this.getState().status === "error") void this.refresh();
+        if (this.getState().status === "error") void this.#pages.refresh();
         break;
       default:
         this.#apply(message);
     }
   }
 
-  #applyInboxMessage(message: InboxMessage): void {
-    const before = this.getState();
+  #applyAndAnnounce(message: ServerMessage): void {
+    const before = this.#store.inbox;
     this.#apply(message);
     if (message.type !== "notification" || message.data.read_at != null) return;
     const { id } = message.data;
     if (before.items.some((item) => item.id === id)) return;
-    const arrived = this.getState().items.find((item) => item.id === id);
+    const arrived = this.#store.inbox.items.find((item) => item.id === id);
     if (!arrived) return;
-    for (const listener of [...this.#arrivalListeners]) listener(arrived);
+    for (const [listener, { oncePerBrowser = false }] of [...this.#arrivalListeners]) {
+      if (!oncePerBrowser || this.#feed.leads) listener(arrived);
+    }
   }
 
   #apply(message: ServerMessage): void {
-    const before: Inbox = this.getState();
+    const before = this.#store.inbox;
     const after = applyMessage(before, message);
-    if (after !== before) this.#store.set(after);
+    if (after !== before) this.#setInbox(after);
+  }
+
+  #setInbox(inbox: Inbox): void {
+    this.#store.set({ inbox });
+    this.#changes.settle();
+    this.#pages.complete();
   }
 
   /** Resumes from what is held unless all changes up to `seq` arrive soon: some were lost. */
@@ -232,12 +275,12 @@ class LiveInbox implements Notifications {
     if (this.#cancelCatchUp || !this.#isBehind(seq)) return;
     this.#cancelCatchUp = this.#environment.after(BEHIND_MS, () => {
       this.#cancelCatchUp = undefined;
-      if (this.#isBehind(seq)) this.#connection.resume();
+      if (this.#isBehind(seq)) this.#feed.resume();
     });
   }
 
   #isBehind(seq: number): boolean {
-    const { syncing, begun } = this.getState();
+    const { syncing, begun } = this.#store.inbox;
     return !syncing && begun < seq;
   }
 
@@ -245,8 +288,8 @@ class LiveInbox implements Notifications {
   #acknowledge(): void {
     this.#cancelAck ??= this.#environment.after(ACK_MS, () => {
       this.#cancelAck = undefined;
-      const { seq } = this.getState();
-      if (seq !== undefined) this.#connection.send({ type: "ack", seq });
+      const { seq } = this.#store.inbox;
+      if (seq !== undefined) this.#feed.send({ type: "ack", seq });
     });
   }
 

@@ -81,7 +81,7 @@ export class Connection {
     if (this.#state.name !== "idle" && this.#state.name !== "closed") return;
     this.#failures = 0;
     this.#tokenRefused = false;
-    this.#stopWaking ??= this.#options.environment.onWake(() => this.#wake());
+    this.#stopWaking ??= this.#options.environment.onWake(() => this.wake());
     void this.#connect();
   }
 
@@ -95,6 +95,12 @@ export class Connection {
   /** Leaves the current socket and resumes on another: frames were lost on this one. */
   resume(): void {
     if (this.#socket) this.#lost();
+  }
+
+  /** Finds out at once whether it is still connected, or connects instead of waiting longer. */
+  wake(): void {
+    if (this.#state.name === "waiting") void this.#connect();
+    else if (this.#state.name === "syncing" || this.#state.name === "live") this.#probe();
   }
 
   /** Sends while live; otherwise the message is dropped, as the next session makes up for it. */
@@ -164,7 +170,8 @@ export class Connection {
   }
 
   #probe(): void {
-    if (!this.#timers.has("answer")) this.#after("answer", ANSWER_MS, () => this.#lost());
+    if (this.#timers.has("answer")) return;
+    this.#after("answer", ANSWER_MS, () => this.#lost());
     this.#send({ type: "ping" });
   }
 
@@ -186,11 +193,6 @@ export class Connection {
         () => undefined,
       );
     });
-  }
-
-  #wake(): void {
-    if (this.#state.name === "waiting") void this.#connect();
-    else if (this.#state.name === "syncing" || this.#state.name === "live") this.#probe();
   }
 
   #ended(code: number): void {

@@ -7,6 +7,22 @@ export interface Socket {
   close(code?: number): void;
 }
 
+/** What the client needs of a BroadcastChannel. */
+export interface Channel {
+  onmessage: ((event: { data: unknown }) => void) | null;
+  postMessage(message: unknown): void;
+  close(): void;
+}
+
+/** What the client needs of the Web Locks. */
+export interface Locks {
+  request(
+    name: string,
+    options: { signal?: AbortSignal; steal?: boolean },
+    hold: () => Promise<void>,
+  ): Promise<unknown>;
+}
+
 /** Everything the client takes from outside itself: time, chance, the network and the page. */
 export interface Environment {
   /** Milliseconds since the epoch. */
@@ -19,6 +35,11 @@ export interface Environment {
   createSocket(url: string): Socket;
   /** Calls `listener` when the network comes or goes, or the page is looked at again. */
   onWake(listener: () => void): () => void;
+  /** Tells when the page is put away, as when it is frozen, and when it is back. */
+  onPresence?(listener: (isPresent: boolean) => void): () => void;
+  /** With both of these, the tabs of a browser share one socket. */
+  readonly locks?: Locks | undefined;
+  createChannel?(name: string): Channel;
 }
 
 export const browserEnvironment: Environment = {
@@ -34,13 +55,33 @@ export const browserEnvironment: Environment = {
     const whenVisible = () => {
       if (document.visibilityState === "visible") listener();
     };
-    addEventListener("online", listener);
-    addEventListener("offline", listener);
-    document.addEventListener("visibilitychange", whenVisible);
-    return () => {
-      removeEventListener("online", listener);
-      removeEventListener("offline", listener);
-      document.removeEventListener("visibilitychange", whenVisible);
-    };
+    return listen([
+      [window, "online", listener],
+      [window, "offline", listener],
+      [document, "visibilitychange", whenVisible],
+    ]);
   },
+  onPresence(listener) {
+    const leave = () => listener(false);
+    const comeBack = () => listener(true);
+    return listen([
+      [window, "pagehide", leave],
+      [document, "freeze", leave],
+      [window, "pageshow", comeBack],
+      [document, "resume", comeBack],
+    ]);
+  },
+  // Only secure contexts have locks.
+  locks: globalThis.navigator?.locks,
+  ...("BroadcastChannel" in globalThis && {
+    createChannel: (name: string) => new BroadcastChannel(name) as Channel,
+  }),
 };
+
+function listen(subscriptions: readonly [EventTarget, string, () => void][]): () => void {
+  for (const [target, type, listener] of subscriptions) target.addEventListener(type, listener);
+  return () => {
+    for (const [target, type, listener] of subscriptions)
+      target.removeEventListener(type, listener);
+  };
+}

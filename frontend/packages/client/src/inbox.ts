@@ -9,14 +9,22 @@
 import type { Notification, NotificationPage } from "./api.ts";
 import type { Authenticated, InboxMessage, ServerMessage } from "./protocol.ts";
 
-/** A notification and its place: the `seq` at which it became visible, which never changes. */
-export type InboxItem = Notification & { readonly position: number };
+/** Everything, or what is unread; both newest first. */
+export type View = "all" | "unread";
+
+/** How far down a view has been fetched. */
+export interface Extent {
+  /** Where the next older page starts; `null` when everything is held. */
+  readonly cursor: string | null;
+  /** Place of the oldest item of the pages held; older ones come with their page. */
+  readonly floor: number;
+}
 
 export interface Inbox {
-  /** Newest first. */
-  readonly items: readonly InboxItem[];
+  /** Newest first; every view shows its part of them. */
+  readonly items: readonly Notification[];
   readonly unreadCount: number;
-  /** Unread by type, zeros left out; `null` until the server has told. */
+  /** Unread by type, zeros left out; `null` while the server has not told. */
   readonly byType: Readonly<Record<string, number>> | null;
   /** Every change up to this one is reflected in `items`; `undefined` before the first page. */
   readonly seq: number | undefined;
@@ -26,10 +34,8 @@ export interface Inbox {
   readonly syncing: boolean;
   /** The change the counts were taken at. */
   readonly countSeq: number;
-  /** Where the next older page starts; `null` when everything is held. */
-  readonly cursor: string | null;
-  /** Place of the oldest item of the pages held; older ones come with their page. */
-  readonly floor: number;
+  /** The pages held, none at first; a view without an extent is yet to be fetched. */
+  readonly extents: { readonly [Name in View]?: Extent | undefined };
 }
 
 export const EMPTY_INBOX: Inbox = {
@@ -40,8 +46,7 @@ export const EMPTY_INBOX: Inbox = {
   begun: 0,
   syncing: false,
   countSeq: -1,
-  cursor: null,
-  floor: 0,
+  extents: {},
 };
 
 /** Applies one message; answers the same object when the message says nothing new. */
@@ -78,59 +83,64 @@ export function restartAt(inbox: Inbox, message: Authenticated): Inbox {
     syncing: true,
     countSeq: message.seq,
     unreadCount: message.unread_count,
+    byType: null,
   };
 }
 
-/** Puts the newest page in place of what is held; `since` as in `appendPage`. */
+/** Puts the newest page of `view` in place of all that is held; `since` as in `appendPage`. */
 export function replaceByPage(
   inbox: Inbox,
+  view: View,
   page: NotificationPage,
   since: readonly InboxMessage[],
 ): Inbox {
-  return appendPage({ ...inbox, items: [] }, page, since);
+  return appendPage({ ...inbox, items: [], extents: {} }, view, page, since);
 }
 
 /**
- * Adds the next older page.
+ * Adds the first or the next older page of `view`.
  *
  * @param since the messages that arrived while the page was fetched.
  */
 export function appendPage(
   inbox: Inbox,
+  view: View,
   page: NotificationPage,
   since: readonly InboxMessage[],
 ): Inbox {
   const cursor = page.has_more ? page.next_cursor : null;
-  let items = inbox.items;
-  for (const notification of page.items) items = withItem(items, toItem(notification));
   const oldest = page.items.at(-1);
-  const floor = cursor === null || !oldest ? 0 : toItem(oldest).position;
+  const floor = cursor === null || !oldest ? 0 : oldest.position;
   let merged: Inbox = {
     ...counted(inbox, page.seq, page.unread_count),
-    items,
-    cursor,
-    floor,
+    items: page.items.reduce(withItem, inbox.items),
+    extents: { ...inbox.extents, [view]: { cursor, floor } },
     ...(inbox.seq === undefined && { seq: page.seq, begun: page.seq }),
   };
   for (const message of since) {
-    if (message.seq > page.seq) merged = { ...merged, items: applyToItems(merged, message) };
+    if (message.seq > page.seq) merged = { ...merged, ...applyToItems(merged, message) };
   }
   return merged;
 }
 
-/** Where no position is told, an item keeps the `seq` it was first seen with. */
-function toItem(notification: Notification): InboxItem {
-  return {
-    ...notification,
-    read_at: notification.read_at ?? null,
-    position: notification.position ?? notification.seq,
-  };
+/** The part of `items` that `view` shows, without holes: what lies deeper comes with its page. */
+export function shownIn(view: View, { items, extents }: Inbox): readonly Notification[] {
+  const floor = view === "all" ? floorOf(extents, "all") : floorOf(extents, "all", "unread");
+  const isShown = (item: Notification) =>
+    item.position >= floor && (view === "all" || item.read_at === null);
+  return items.every(isShown) ? items : items.filter(isShown);
+}
+
+/** The place down to which one of `views` is held; before the first page, whatever arrives is. */
+function floorOf(extents: Inbox["extents"], ...views: View[]): number {
+  if (Object.keys(extents).length === 0) return 0;
+  return Math.min(...views.map((view) => extents[view]?.floor ?? Number.POSITIVE_INFINITY));
 }
 
 function changed(inbox: Inbox, message: InboxMessage): Inbox {
   return {
     ...counted(inbox, message.seq, message.unread_count),
-    items: applyToItems(inbox, message),
+    ...applyToItems(inbox, message),
     ...reached(inbox, message.seq),
   };
 }
@@ -152,28 +162,40 @@ function completed(inbox: Inbox, seq: number): Inbox {
   return !inbox.syncing && seq === inbox.begun && seq !== inbox.seq ? { ...inbox, seq } : inbox;
 }
 
+/** A newer count says nothing of the types: `unread_count` follows where they are told. */
 function counted(inbox: Inbox, seq: number, unreadCount: number): Inbox {
-  return seq < inbox.countSeq ? inbox : { ...inbox, unreadCount, countSeq: seq };
+  if (seq < inbox.countSeq) return inbox;
+  const byType = seq === inbox.countSeq ? inbox.byType : null;
+  return { ...inbox, unreadCount, byType, countSeq: seq };
 }
 
-function applyToItems(inbox: Inbox, message: InboxMessage): readonly InboxItem[] {
-  const { items } = inbox;
+function applyToItems(inbox: Inbox, message: InboxMessage): Pick<Inbox, "items" | "extents"> {
+  const { items, extents } = inbox;
   switch (message.type) {
     case "notification": {
-      const item = toItem({ ...message.data, seq: message.seq });
-      return item.position < inbox.floor ? items : withItem(items, item);
+      const item = { ...message.data, seq: message.seq };
+      const floor = floorOf(extents, "all", "unread");
+      const isDeeper = item.position < floor && !holds(items, item.id);
+      return { items: isDeeper ? items : withItem(items, item), extents };
     }
     case "notification_deleted":
-      return items.filter(({ id }) => id !== message.notification_id);
-    case "read_status_updated":
-      return items.map((item) =>
-        isCoveredBy(item, message) ? { ...item, read_at: message.read_at, seq: message.seq } : item,
-      );
+      return { items: items.filter(({ id }) => id !== message.notification_id), extents };
+    case "read_status_updated": {
+      const { notification_id: id, read_at, seq } = message;
+      // Unread again, but its content is not held: only its page can tell where it stands.
+      if (id !== null && read_at === null && !holds(items, id)) {
+        return { items, extents: { ...extents, unread: undefined } };
+      }
+      return {
+        items: items.map((item) => (isCoveredBy(item, message) ? { ...item, read_at, seq } : item)),
+        extents,
+      };
+    }
   }
 }
 
 function isCoveredBy(
-  item: InboxItem,
+  item: Notification,
   message: Extract<InboxMessage, { type: "read_status_updated" }>,
 ): boolean {
   if (item.seq >= message.seq) return false;
@@ -185,12 +207,14 @@ function isCoveredBy(
   );
 }
 
+const holds = (items: readonly Notification[], wanted: string) =>
+  items.some(({ id }) => id === wanted);
+
 /** Puts `item` in its place, or keeps the newer of it and the one already held. */
-function withItem(items: readonly InboxItem[], item: InboxItem): readonly InboxItem[] {
+function withItem(items: readonly Notification[], item: Notification): readonly Notification[] {
   const at = items.findIndex(({ id }) => id === item.id);
   const held = items[at];
-  if (held)
-    return item.seq <= held.seq ? items : items.with(at, { ...item, position: held.position });
+  if (held) return item.seq <= held.seq ? items : items.with(at, item);
   const after = items.findIndex(({ position }) => position < item.position);
   return items.toSpliced(after === -1 ? items.length : after, 0, item);
 }

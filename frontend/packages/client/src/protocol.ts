@@ -66,6 +66,9 @@ export interface ServerError {
 /** A change of the inbox that takes a `seq` of its own. */
 export type InboxMessage = NotificationReceived | ReadStatusUpdated | NotificationDeleted;
 
+export const isInboxMessage = (message: ServerMessage): message is InboxMessage =>
+  ["notification", "read_status_updated", "notification_deleted"].includes(message.type);
+
 export type ServerMessage =
   | Authenticated
   | InboxMessage

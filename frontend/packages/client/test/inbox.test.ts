@@ -7,6 +7,7 @@ import {
   type Inbox,
   replaceByPage,
   restartAt,
+  shownIn,
 } from "../src/inbox.ts";
 import type { Authenticated, InboxMessage, ServerMessage } from "../src/protocol.ts";
 import { authenticated, notification } from "./support.ts";
@@ -45,7 +46,8 @@ const deleted = (seq: number, id: string): InboxMessage => ({
   notification_id: id,
 });
 
-const holding = (...seqs: number[]) => replaceByPage(EMPTY_INBOX, page(seqs.toReversed()), []);
+const holding = (...seqs: number[]) =>
+  replaceByPage(EMPTY_INBOX, "all", page(seqs.toReversed()), []);
 const ids = (inbox: Inbox) => inbox.items.map(({ id }) => id);
 const unread = (inbox: Inbox) =>
   inbox.items.filter((item) => item.read_at === null).map(({ id }) => id);
@@ -142,17 +144,18 @@ describe("pages", () => {
 
   test("are appended without duplicates", () => {
     const inbox = appendPage(
-      replaceByPage(EMPTY_INBOX, newest, []),
+      replaceByPage(EMPTY_INBOX, "all", newest, []),
+      "all",
       page([4, 3, 2], { seq: 5 }),
       [],
     );
     expect(ids(inbox)).toEqual(["n5", "n4", "n3", "n2"]);
-    expect(inbox.cursor).toBeNull();
+    expect(inbox.extents.all).toEqual({ cursor: null, floor: 0 });
   });
 
   test("leave no gap: what is older than the last page waits for its own", () => {
     const inbox = applyMessage(
-      replaceByPage(EMPTY_INBOX, newest, []),
+      replaceByPage(EMPTY_INBOX, "all", newest, []),
       received(6, { id: "n1", position: 1, read_at: READ_AT }),
     );
     expect(ids(inbox)).toEqual(["n5", "n4"]);
@@ -161,7 +164,7 @@ describe("pages", () => {
 
   test("do not undo what arrived while they were fetched", () => {
     const meanwhile = [received(6), deleted(7, "n4"), read(8, "n5")];
-    const inbox = replaceByPage(applyAll(holding(4, 5), ...meanwhile), newest, meanwhile);
+    const inbox = replaceByPage(applyAll(holding(4, 5), ...meanwhile), "all", newest, meanwhile);
     expect(ids(inbox)).toEqual(["n6", "n5"]);
     expect(unread(inbox)).toEqual(["n6"]);
     expect(inbox.unreadCount).toBe(0);
@@ -169,7 +172,7 @@ describe("pages", () => {
 
   test("ahead of the messages leave those to be counted by number", () => {
     const ahead = page([3, 1], { unread_count: 2, seq: 4 });
-    const inbox = replaceByPage(holding(1), ahead, []);
+    const inbox = replaceByPage(holding(1), "all", ahead, []);
     expect(inbox.seq).toBe(1);
     const caughtUp = applyAll(inbox, received(2), received(3), deleted(4, "n2"));
     expect(ids(caughtUp)).toEqual(["n3", "n1"]);
@@ -178,7 +181,51 @@ describe("pages", () => {
 
   test("an older server position after a restart replaces everything", () => {
     const restarted = restartAt(holding(8, 9), authenticated({ seq: 2 }) as Authenticated);
-    const inbox = replaceByPage(restarted, page([2, 1]), []);
+    const inbox = replaceByPage(restarted, "all", page([2, 1]), []);
     expect([ids(inbox), inbox.seq, inbox.unreadCount]).toEqual([["n2", "n1"], 2, 2]);
+  });
+});
+
+describe("what is unread", () => {
+  const newest = page([9, 8], { next_cursor: "c", has_more: true, seq: 9 });
+  const all = replaceByPage(EMPTY_INBOX, "all", newest, []);
+  const deeper = { next_cursor: "d", has_more: true, seq: 9 };
+  const shown = (inbox: Inbox) => shownIn("unread", inbox).map(({ id }) => id);
+
+  test("is shown as far down as everything is held, until its own page tells more", () => {
+    const first = applyMessage(all, read(10, "n9"));
+    expect(shown(first)).toEqual(["n8"]);
+    const second = appendPage(first, "unread", page([8, 5], deeper), []);
+    expect(shown(second)).toEqual(["n8", "n5"]);
+    expect(shownIn("all", second).map(({ id }) => id)).toEqual(["n9", "n8"]);
+  });
+
+  test("stays as its page says while everything is fetched further", () => {
+    const both = appendPage(all, "unread", page([9, 8, 5], deeper), []);
+    const older = page([7, 6], { next_cursor: "e", has_more: true, seq: 9 });
+    const further = appendPage(both, "all", older, []);
+    expect(shown(further)).toEqual(["n9", "n8", "n7", "n6", "n5"]);
+    expect(shown(applyMessage(further, read(10, null, { up_to: 8 })))).toEqual(["n9"]);
+  });
+
+  test("is fetched anew when something is unread again that is not held", () => {
+    const both = appendPage(all, "unread", page([9, 8, 5], deeper), []);
+    const again = applyMessage(both, read(10, "n6", { read_at: null }));
+    expect(again.extents).toEqual({ all: both.extents.all });
+    expect(shown(again)).toEqual(["n9", "n8"]);
+    const replayed = appendPage(again, "unread", page([9, 8, 5], deeper), [
+      read(11, "n7", { read_at: null }),
+    ]);
+    expect(replayed.extents.unread).toBeUndefined();
+  });
+
+  test("is no part of everything, once everything is to be fetched anew", () => {
+    const unreadOnly = replaceByPage(EMPTY_INBOX, "unread", page([9, 5], deeper), []);
+    expect(shownIn("all", unreadOnly)).toEqual([]);
+    expect(ids(applyMessage(unreadOnly, received(10)))).toEqual(["n10", "n9", "n5"]);
+  });
+
+  test("before any page is held, is what arrives", () => {
+    expect(shown(applyMessage(EMPTY_INBOX, received(1)))).toEqual(["n1"]);
   });
 });

@@ -7,7 +7,11 @@ import { createNotifications, type Notifications } from "../src/index.ts";
 import { authenticated, notification } from "./support.ts";
 
 /** The platform's own WebSocket and fetch against a real server; only waking is left out. */
-const environment = { ...browserEnvironment, onWake: () => () => undefined };
+const environment = {
+  ...browserEnvironment,
+  onWake: () => () => undefined,
+  onPresence: () => () => undefined,
+};
 
 let http: ReturnType<typeof createServer>;
 let sockets: WebSocketServer;

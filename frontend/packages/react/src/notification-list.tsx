@@ -1,13 +1,13 @@
-import type { InboxItem } from "@notify/client";
+import type { Notification } from "@notify/client";
 import type { ComponentProps, ReactNode } from "react";
 import { useNotifications } from "./provider.tsx";
 
 export interface NotificationListProps extends Omit<ComponentProps<"ol">, "children"> {
   /** Shows one notification, inside its `<li>`. */
-  children: (item: InboxItem) => ReactNode;
+  children: (item: Notification) => ReactNode;
 }
 
-/** The notifications held, newest first. */
+/** The notifications held of what is shown, newest first. */
 export function NotificationList({ children, ...list }: NotificationListProps) {
   const items = useNotifications((state) => state.items);
   return (

@@ -84,6 +84,28 @@ test("the list shows what is held and marks what is unread", async () => {
   ]);
 });
 
+test("a change shows at once, and is taken back when it fails", async () => {
+  await show(
+    <>
+      <Bell icon="🔔" />
+      <NotificationList>{(item) => item.title}</NotificationList>
+    </>,
+  );
+  await goLive();
+  let refuse: () => void = () => undefined;
+  world.answer = () =>
+    new Promise((resolve) => {
+      refuse = () => resolve(new Response(null, { status: 503 }));
+    });
+  await act(() => void client.remove("n2"));
+  expect(host.textContent).toBe("🔔Title 1");
+  await act(async () => {
+    refuse();
+    await settled();
+  });
+  expect(host.textContent).toBe("🔔1Title 2Title 1");
+});
+
 test("a part renders again only when what it selects changes", async () => {
   let renders = 0;
   function Count() {
