@@ -1,8 +1,10 @@
 /** What the tests do on the page and beside it. */
 
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   type Browser,
+  type BrowserContext,
   type BrowserContextOptions,
   chromium,
   type Locator,
@@ -39,15 +41,29 @@ export const launch = (): Promise<Browser> =>
   });
 
 /** A page in a context of its own, and everything it complained about. */
-export async function open(
+export const open = async (
   browser: Browser,
   options: BrowserContextOptions = {},
-): Promise<{ page: Page; complaints: string[] }> {
-  const context = await browser.newContext({
+): Promise<Opened> => openIn(await newContext(browser, options));
+
+export interface Opened {
+  page: Page;
+  complaints: string[];
+}
+
+/** What the tabs of one browser have in common. */
+export const newContext = (
+  browser: Browser,
+  options: BrowserContextOptions = {},
+): Promise<BrowserContext> =>
+  browser.newContext({
     viewport: { width: 1280, height: 800 },
     reducedMotion: "no-preference",
     ...options,
   });
+
+/** One more tab. */
+export async function openIn(context: BrowserContext): Promise<Opened> {
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
   const complaints: string[] = [];
@@ -70,6 +86,19 @@ export const live = (page: Page): Promise<void> =>
 export const titled = (page: Page, title: string): Locator =>
   page.getByRole("article", { name: title });
 
+/** Waits until `page` shows it as read, or as unread. */
+export const waitForRead = (page: Page, title: string, isRead = true): Promise<void> =>
+  page.getByRole("article", { name: isRead ? title : `Unread: ${title}`, exact: true }).waitFor();
+
+/** Waits until `holds` does; fails after 20 s, saying what was waited for. */
+export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!(await holds())) {
+    assert.ok(Date.now() < deadline, `in vain waited until ${what}`);
+    await sleep(20);
+  }
+}
+
 /** The count that the bell tells. */
 export async function unreadCount(page: Page): Promise<number> {
   const bell = page.getByRole("button", { name: /^Notifications, \d+ unread$/ });
@@ -80,11 +109,11 @@ export const waitForCount = (page: Page, count: number): Promise<void> =>
   page.getByRole("button", { name: `Notifications, ${count} unread`, exact: true }).waitFor();
 
 /** Sends as a service would, without the page. */
-export async function send(user: User, title: string): Promise<void> {
+export async function send(user: User, title: string, data: object = {}): Promise<void> {
   const response = await fetch(`${URL_OF_PAGE}/demo/notifications`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ user_id: user.id, type: "task", title, body: `About *${title}*` }),
+    body: JSON.stringify({ user_id: user.id, type: "task", title, body: `About *${title}*`, data }),
   });
   assert.equal(response.status, 202, await response.text());
 }

@@ -38,6 +38,26 @@ test("axe finds nothing wrong on a phone, with the form open", async () => {
   await page.getByRole("dialog").waitFor({ state: "detached" });
 });
 
+test("axe finds nothing wrong with a failed change, the help and an empty view", async () => {
+  const { page } = await open(browser, { reducedMotion: "reduce" });
+  await signIn(page, user);
+  await page.route("**/api/v1/notifications/**", (route) =>
+    route.request().method() === "DELETE" ? route.abort() : route.continue(),
+  );
+  await page.keyboard.press("j");
+  await page.keyboard.press("#");
+  await page.getByRole("button", { name: "Dismiss" }).waitFor();
+  await assertAccessible(page);
+  await page.keyboard.press("?");
+  await page.getByRole("dialog", { name: "Keys" }).waitFor();
+  await assertAccessible(page);
+  await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: "Mark all as read" }).click();
+  await page.getByRole("button", { name: "Unread", exact: true }).click();
+  await page.getByText("Nothing unread").waitFor();
+  await assertAccessible(page);
+});
+
 test("the keyboard is enough to sign in and to send", async () => {
   const { page } = await open(browser);
   await page.goto(URL_OF_PAGE);

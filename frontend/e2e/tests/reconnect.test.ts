@@ -76,6 +76,38 @@ test("without a network the page says so, and catches up when it returns", async
   await waitForCount(page, count + 1);
 });
 
+test("thirty that are sent while offline show once each, in order", async () => {
+  const { page } = await open(browser);
+  let online = true;
+  let cut: () => Promise<void> = async () => undefined;
+  await page.routeWebSocket(/\/notifications\/ws$/, (socket) => {
+    cut = () => socket.close({ code: 1001 });
+    if (online) socket.connectToServer();
+    else void cut();
+  });
+  await signIn(page, user);
+  const count = await unreadCount(page);
+
+  online = false;
+  await page.context().setOffline(true);
+  await cut();
+  await page.getByRole("status").getByText("Offline").waitFor();
+  const titles = Array.from({ length: 30 }, (_, index) => `Missed ${index + 1}`);
+  for (const title of titles) await send(user, title);
+  online = true;
+  await page.context().setOffline(false);
+
+  await live(page);
+  await waitForCount(page, count + 30);
+  const shown = await page.getByRole("article").getByRole("heading").allTextContents();
+  const expected = titles.toReversed().map((title) => `Unread: ${title}`);
+  assert.deepEqual(shown.slice(0, 30), expected);
+  assert.deepEqual(
+    shown.filter((title) => expected.includes(title)),
+    expected,
+  );
+});
+
 async function ready(): Promise<void> {
   for (;;) {
     const answer = await fetch(`${URL_OF_PAGE}/readyz`).catch(() => undefined);
