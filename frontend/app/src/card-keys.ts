@@ -78,9 +78,13 @@ export function useCardKeys(place: RefObject<HTMLElement | null>, onHelp: () => 
 
     /** A link that is followed, in whatever way, marks its notification as read. */
     function onFollow({ target, button }: MouseEvent) {
-      if (button > 1 || !(target instanceof Element) || !target.closest("a[href]")) return;
-      const item = itemOf(cardAt(target));
+      const link = target instanceof Element && target.closest<HTMLElement>("a[href]");
+      if (button > 1 || !link) return;
+      const item = itemOf(cardAt(link));
       if (item?.read_at === null) void client.markRead(item.id);
+      const action = link.dataset["action"];
+      // Who follows a link has nothing to do about a click that could not be reported.
+      if (item && action) client.api.click(item.id, action).catch(() => undefined);
     }
 
     const element = place.current;

@@ -1,5 +1,6 @@
 import type { Notification } from "@notify/client";
 import { useNotificationsClient } from "@notify/react";
+import { Answers } from "./answers.tsx";
 import { ArrowIcon, BinIcon, MarkReadIcon, MarkUnreadIcon, TypeIcon } from "./icons.tsx";
 import { remove, toggleRead } from "./item-changes.ts";
 import { linksOf } from "./links.ts";
@@ -43,6 +44,7 @@ export function NotificationCard({ item, isNew }: NotificationCardProps) {
           // biome-ignore lint/security/noDangerouslySetInnerHtml: the server sanitises body_html
           dangerouslySetInnerHTML={{ __html: item.body_html }}
         />
+        <Answers item={item} />
         <div className="card__foot">
           <span className="card__type">{item.type}</span>
           <span className="priority" data-priority={item.priority}>
@@ -50,11 +52,12 @@ export function NotificationCard({ item, isNew }: NotificationCardProps) {
           </span>
           <div className="card__end">
             <Tools item={item} heading={heading} />
-            {linksOf(item).map(({ label, href }) => (
+            {linksOf(item).map(({ label, href, index }) => (
               <a
                 key={`${label} ${href}`}
                 className="card__link"
                 href={href}
+                data-action={index}
                 aria-describedby={heading}
               >
                 {label}

@@ -1,6 +1,6 @@
 // @vitest-environment happy-dom
 import { expect, test } from "vitest";
-import { linksOf, safeHref } from "../src/links.ts";
+import { answersOf, linksOf, safeHref } from "../src/links.ts";
 
 test.each([
   "/tasks/1",
@@ -47,10 +47,26 @@ test("actions that have an address are offered, else the notification's own", ()
     null,
   ];
   expect(linksOf({ data: { action_url: "/a", actions } })).toEqual([
-    { label: "View", href: "/tasks/1" },
+    { label: "View", href: "/tasks/1", index: 0 },
   ]);
   expect(linksOf({ data: { action_url: "/a", actions: [] } })).toEqual([
     { label: "Open", href: "/a" },
   ]);
   expect(linksOf({ data: {} })).toEqual([]);
+});
+
+test("links are numbered as the server numbers them, and answers are apart from them", () => {
+  const actions = [
+    { label: "Accept", action: "accept", primary: true },
+    null,
+    "text",
+    { label: "View", url: "/tasks/1" },
+    { label: 7, action: "dismiss" },
+    { label: "Dismiss", action: "dismiss" },
+  ];
+  expect(linksOf({ data: { actions } })).toEqual([{ label: "View", href: "/tasks/1", index: 1 }]);
+  expect(answersOf({ data: { actions } })).toEqual([
+    { label: "Accept", action: "accept", isPrimary: true },
+    { label: "Dismiss", action: "dismiss", isPrimary: false },
+  ]);
 });

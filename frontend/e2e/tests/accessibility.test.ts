@@ -9,7 +9,12 @@ let browser: Browser;
 
 before(async () => {
   browser = await launch();
-  await send(user, "Something to look at");
+  await send(user, "Something to look at", {
+    actions: [
+      { label: "Accept", action: "accept", primary: true },
+      { label: "View", url: "/docs" },
+    ],
+  });
 });
 after(() => browser.close());
 

@@ -99,6 +99,44 @@ test("following a link marks as read, even where it leaves the page", async () =
   await waitForRead(page, "Leads away");
 });
 
+test("a notification can be answered, and says what came of it", async () => {
+  const { page } = await open(browser);
+  await signIn(page, user);
+  const actions = [
+    { label: "Accept", action: "accept", primary: true },
+    { label: "Decline", action: "decline" },
+    { label: "Look", url: "#looked" },
+    { label: "Dismiss", action: "dismiss" },
+  ];
+  await send(user, "Can be answered", { actions });
+  const card = titled(page, "Can be answered");
+  await page.route("**/actions/decline", (route) => route.abort());
+  await card.getByRole("button", { name: "Decline" }).click();
+  await card.getByText("Not sent. The server could not be reached.").waitFor();
+  await page.unroute("**/actions/decline");
+  for (const status of ["pending", "failed"]) {
+    await page.route("**/actions/decline", (route) =>
+      route.fulfill({ json: { action: "decline", status, result: null } }),
+    );
+    await card.getByRole("button", { name: "Decline" }).click();
+    await card.locator(`.answer__state[data-status="${status}"]`).waitFor();
+    await page.unroute("**/actions/decline");
+  }
+  await waitForRead(page, "Can be answered", false);
+  await card.getByRole("button", { name: "Accept" }).click();
+  await announced(page, "Accept: Done");
+  await waitForRead(page, "Can be answered");
+  const reported = page.waitForResponse(/\/actions\/2$/);
+  await card.getByRole("link", { name: "Look" }).click();
+  assert.deepEqual(await (await reported).json(), {
+    action: "2",
+    status: "completed",
+    result: { url: "#looked" },
+  });
+  await card.getByRole("button", { name: "Dismiss" }).click();
+  await card.waitFor({ state: "detached" });
+});
+
 test("what is unread can be shown alone and read all at once", async () => {
   const reader = USERS.emmy;
   const { page, complaints } = await open(browser);

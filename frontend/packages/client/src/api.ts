@@ -13,6 +13,8 @@ export type NotificationPage = Schemas["NotificationPage"];
 export type NotificationQuery = NonNullable<
   paths["/api/v1/notifications"]["get"]["parameters"]["query"]
 >;
+/** What came of a click; `pending` until the service that was told of it has answered. */
+export type ClickedAction = Schemas["ClickedAction"];
 export type UnreadCounts = Schemas["UnreadCount"];
 
 /**
@@ -152,6 +154,20 @@ export function createApi({ baseUrl, token, environment }: ApiOptions) {
     remove: (id: string) =>
       call((init) =>
         http.DELETE("/api/v1/notifications/{notification_id}", { ...lasting(init), ...one(id) }),
+      ),
+
+    /**
+     * Runs one of a notification's actions, once, and marks it read; a repeat answers what came of
+     * the first.
+     *
+     * @param action its name, or for one with an address its index.
+     */
+    click: (id: string, action: string) =>
+      call((init) =>
+        http.POST("/api/v1/notifications/{notification_id}/actions/{action}", {
+          ...lasting(init),
+          params: { path: { notification_id: id, action } },
+        }),
       ),
   };
 }

@@ -1,6 +1,7 @@
 export {
   type Api,
   ApiError,
+  type ClickedAction,
   type ErrorDetail,
   type Notification,
   type NotificationPage,
