@@ -24,6 +24,8 @@ type Message<Told> = { ask: true } | { told: Told };
 
 /** From a question to anything the leader says. */
 const ANSWER_MS = 5_000;
+/** A leader says something at each heartbeat; one that is suspended without a word does not. */
+const SILENCE_MS = 75_000;
 
 export class Tabs<Told> {
   readonly #options: TabsOptions<Told>;
@@ -32,6 +34,7 @@ export class Tabs<Told> {
   /** Withdraws the request for the lock, or gives the lock back. */
   #release: (() => void) | undefined;
   #cancelTakeover: (() => void) | undefined;
+  #cancelDoubt: (() => void) | undefined;
   #leads = false;
 
   constructor(options: TabsOptions<Told>) {
@@ -63,10 +66,10 @@ export class Tabs<Told> {
 
   leave(): void {
     this.#leads = false;
-    this.#cancelTakeover?.();
+    this.#answered();
     this.#release?.();
     this.#channel?.close();
-    this.#cancelTakeover = this.#release = this.#channel = undefined;
+    this.#release = this.#channel = undefined;
   }
 
   /** Of a follower: asks how things stand, and leads if nobody answers. */
@@ -89,6 +92,7 @@ export class Tabs<Told> {
       if (this.#leads) this.#options.onAsked();
     } else if (!this.#leads) {
       this.#answered();
+      this.#cancelDoubt = this.#options.environment.after(SILENCE_MS, () => this.ask());
       this.#options.onTold(message.told);
     }
   }
@@ -133,7 +137,8 @@ export class Tabs<Told> {
 
   #answered(): void {
     this.#cancelTakeover?.();
-    this.#cancelTakeover = undefined;
+    this.#cancelDoubt?.();
+    this.#cancelTakeover = this.#cancelDoubt = undefined;
   }
 
   #post(message: Message<Told>): void {

@@ -153,6 +153,29 @@ describe("when the leader goes", () => {
 });
 
 describe("a follower", () => {
+  test("takes over from a leader that has fallen silent, though nobody looks", async () => {
+    const tabs = await openMany(2);
+    const [leader, follower] = tabs;
+    if (!leader || !follower) throw new Error("two tabs were opened");
+    leader.world.isHung = true;
+    await follower.world.passes(79_999);
+    expect(follower.world.open).toHaveLength(0);
+    await follower.world.passes(1);
+    expect(follower.world.open).toHaveLength(1);
+  });
+
+  test("leaves a leader alone that speaks at each heartbeat", async () => {
+    const [leader, follower] = await openMany(2);
+    for (let beat = 0; beat < 10; beat++) {
+      await leader?.world.passes(30_000);
+      await follower?.world.passes(30_000);
+    }
+    expect(leader?.world.open).toHaveLength(1);
+    expect(follower?.world.open).toHaveLength(0);
+    follower?.client.stop();
+    expect(follower?.world.timers).toBe(0);
+  });
+
   test("makes a leader that waits try at once when it is looked at", async () => {
     const [leader, follower] = await openMany(2);
     for (const socket of leader?.world.open ?? []) socket.ends(1006);
