@@ -12,7 +12,7 @@ import click
 import orjson
 import uvloop
 
-from bench import bulk, create, email, frame, query
+from bench import bulk, create, email, frame, query, reading
 from bench.load import MeasurementFailed
 from bench.report import Result, as_json, environment, table
 from bench.stack import Stack, StackFailed, running_stack
@@ -21,6 +21,7 @@ MEASURE_SECONDS = 240
 PAUSE_SECONDS = 1.0
 SPARE_DESCRIPTORS = 1_000
 SHOWN_WARNINGS = 5
+HOLD_SOCKETS = frozenset({"frame", "bulk"})
 
 Measure = Callable[[Stack], Awaitable[Result]]
 
@@ -30,7 +31,7 @@ Measure = Callable[[Stack], Awaitable[Result]]
 @click.option(
     "--sockets",
     type=click.IntRange(1, 10_000),
-    default=1_000,
+    default=10_000,
     show_default=True,
     help="Open sockets of frame and bulk.",
 )
@@ -43,21 +44,22 @@ Measure = Callable[[Stack], Awaitable[Result]]
 )
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write results here too.")
 def main(names: Sequence[str], sockets: int, through: str, path: Path | None) -> None:
-    """Measure NAMES (create, frame, bulk, email, query; default: all) on a stack of its own."""
+    """Measure NAMES (default: create, frame, bulk, email, query, reading) on a stack of its own."""
     measures: dict[str, Measure] = {
         "create": create.measure,
         "frame": lambda stack: frame.measure(stack, sockets=sockets, through=through),
         "bulk": lambda stack: bulk.measure(stack, sockets=sockets, through=through),
         "email": email.measure,
         "query": query.measure,
+        "reading": reading.measure,
     }
     if unknown := set(names) - measures.keys():
         raise click.UsageError(f"unknown: {', '.join(sorted(unknown))}")
-    _raise_descriptor_limit(sockets + SPARE_DESCRIPTORS)
+    chosen = {name: measures[name] for name in names or measures}
+    _raise_descriptor_limit(sockets if HOLD_SOCKETS & chosen.keys() else 0)
     signal.signal(signal.SIGTERM, _end)
     try:
         with running_stack() as stack:
-            chosen = {name: measures[name] for name in names or measures}
             facts, results = uvloop.run(_run(stack, chosen))
             _show_warnings(stack)
     except StackFailed as error:
@@ -88,11 +90,16 @@ async def _run(
     return facts, results
 
 
-def _raise_descriptor_limit(needed: int) -> None:
-    # The stack inherits it.
+def _raise_descriptor_limit(sockets: int) -> None:
+    """Let this process and the stack, which inherits it, hold so many sockets each."""
+    needed = sockets + SPARE_DESCRIPTORS
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise click.ClickException(f"needs {needed} open files; the limit is {hard} (ulimit -Hn)")
+        raise click.ClickException(
+            f"{sockets:,} sockets need {needed:,} open files in a process, and the hard limit is "
+            f"{hard:,} (ulimit -Hn): raise it, or measure fewer with --sockets "
+            f"{max(1, hard - SPARE_DESCRIPTORS)}."
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

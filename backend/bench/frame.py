@@ -16,7 +16,7 @@ from bench.stack import Stack
 from bench.usage import start_counting
 
 RATE = 200
-SECONDS = 10
+SECONDS = 30  # as long as a heartbeat, so that every socket pings meanwhile
 CONNECTIONS = 32
 WARM_UP = 200
 ARRIVE_WITHIN = 10.0
@@ -109,6 +109,7 @@ async def measure(stack: Stack, *, sockets: int, through: str) -> Result:
         still_open = len(opened) - len(gone)
     result.rows += [
         Row("sockets open throughout", still_open, "", required=enough),
+        Row("heartbeats answered meanwhile", sum(s.pongs for s in opened), ""),
         Row("opened, authenticated and synced", per_second, "/s"),
         Row(f"memory of the {through} per socket", memory / sockets / 1024, "KB", aim=AIM_MEMORY),
     ]

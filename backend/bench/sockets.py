@@ -31,7 +31,7 @@ NO_MASK = bytes(4)
 TWO_BYTES, EIGHT_BYTES = 126, 127
 
 OPENED_AT_ONCE = 64
-OPEN_SECONDS = 60.0
+OPEN_SECONDS = 90.0
 ACKNOWLEDGE_AFTER = 0.25
 PING_TICK = 0.1
 PING_MESSAGE = b'{"type":"ping"}'
@@ -73,7 +73,8 @@ class Socket(asyncio.Protocol):
     """One session of one user.
 
     Args:
-        on_notification: told the id of each notification and the instant its frame was read.
+        on_notification: told the id of each notification that became visible or was read, and the
+            instant the frame about it arrived.
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class Socket(asyncio.Protocol):
         "_upgraded",
         "closed_by",
         "live",
+        "pongs",
         "seq",
         "user_id",
     )
@@ -92,6 +94,7 @@ class Socket(asyncio.Protocol):
     def __init__(self, user_id: UUID, token: str, on_notification: OnNotification) -> None:
         self.user_id = user_id
         self.seq = 0
+        self.pongs = 0
         self.closed_by: str | None = None
         self.live: asyncio.Future[None] | None = asyncio.get_running_loop().create_future()
         self._token: str | None = token
@@ -128,6 +131,10 @@ class Socket(asyncio.Protocol):
         """Tell the server that this client is there."""
         self._send(PING_MESSAGE)
 
+    def mark_read(self, notification_id: str) -> None:
+        """Mark a notification as read."""
+        self._send(orjson.dumps({"type": "mark_read", "notification_id": notification_id}))
+
     def close(self) -> None:
         """Leave."""
         self.closed_by = self.closed_by or "us"
@@ -163,11 +170,16 @@ class Socket(asyncio.Protocol):
                 self.seq = max(self.seq, message["seq"])
                 self._on_notification(self, message["data"]["id"], at)
                 self._acknowledge_soon()
+            case "read_status_updated":
+                self.seq = max(self.seq, message["seq"])
+                self._on_notification(self, message["notification_id"], at)
             case "sync_complete":
                 self.seq = max(self.seq, message["seq"])
                 if self.live is not None:
                     self.live.set_result(None)
                     self.live = None
+            case "pong":
+                self.pongs += 1
             case "error":
                 self._fail(f"error {message['code']}: {message['message']}")
             case _:

@@ -84,6 +84,11 @@ class Stack:
             "X-Service-Name": SERVICE,
         }
 
+    @property
+    def known_users(self) -> int:
+        """How many users there are so far."""
+        return len(self._users)
+
     def user_token(self, user_id: UUID) -> str:
         """Access token of a user."""
         return self._token(str(user_id), "authenticated")
