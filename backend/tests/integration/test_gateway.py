@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -295,6 +296,13 @@ class TestLimits:
             assert (await client.receive())["code"] == "INVALID_MESSAGE"
             await client.send('"' + "x" * (64 * 1024 - 1) + '"')
             assert await client.receive_close() == 1009
+
+    async def test_a_huge_frame_is_not_even_read(self, here: RunningGateway, user: UUID) -> None:
+        async with here.live(user) as client, here.live(user) as other:
+            with suppress(ConnectionClosed):
+                await client.send("x" * 17 * 2**20)
+            assert await client.receive_close() == 1009
+            assert (await other.ping())["seq"] == 0
 
     async def test_a_client_that_is_never_heard_is_closed(
         self, settings: Settings, database: Database, redis_client: Redis, user: UUID
