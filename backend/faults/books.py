@@ -10,7 +10,8 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 NOTIFICATIONS = text("""
-    SELECT n.id, n.user_id, n.position, n.read_at IS NULL AS unread,
+    SELECT n.id, n.user_id, n.position, n.seq, n.read_at IS NULL AS unread,
+           n.position IS NOT NULL AND n.deleted_at IS NULL AND n.expired_at IS NULL AS visible,
            coalesce(jsonb_agg(k.outcomes) FILTER (WHERE k.stage = 'create'), '[]') AS decisions
     FROM notifications n LEFT JOIN notification_decisions k ON k.notification_id = n.id
     WHERE n.user_id = ANY(CAST(:users AS uuid[])) GROUP BY n.id
@@ -75,6 +76,10 @@ class Books:
         """Notifications that are stored for a user."""
         return {item for item, row in self.notifications.items() if row["user_id"] == user_id}
 
+    def visible_of(self, user_id: UUID) -> set[UUID]:
+        """Notifications that a user's notification center has to list."""
+        return {item for item in self.ids_of(user_id) if self.notifications[item]["visible"]}
+
     def of_channel(self, channel: str) -> Mapping[UUID, RowMapping]:
         """Each notification's delivery through a channel."""
         return {row["notification_id"]: row for row in self.deliveries if row["channel"] == channel}
@@ -116,9 +121,21 @@ class Books:
     def _disorder(self) -> Iterator[str]:
         for user_id, inbox in self.inboxes.items():
             rows = [row for row in self.notifications.values() if row["user_id"] == user_id]
-            positions = sorted(row["position"] or 0 for row in rows)
-            if positions != list(range(1, inbox["seq"] + 1)):
-                yield f"an inbox at {inbox['seq']} has positions {positions}"
-            unread, counted = sum(row["unread"] for row in rows), sum(inbox["unread"].values())
+            yield from _misnumbered(inbox["seq"], rows)
+            unread = sum(row["unread"] and row["visible"] for row in rows)
+            counted = sum(inbox["unread"].values())
             if unread != counted:
                 yield f"an inbox counts {counted} unread and has {unread}"
+
+
+def _misnumbered(last: int, rows: Sequence[RowMapping]) -> Iterator[str]:
+    """Numbers that cannot have been given to an inbox's changes one after the other."""
+    positions = sorted(row["position"] or 0 for row in rows)
+    changes = [row["seq"] or 0 for row in rows]
+    untouched = all(row["seq"] == row["position"] for row in rows)
+    if untouched and positions != list(range(1, last + 1)):
+        yield f"an inbox at {last} has positions {positions}"
+    elif len(set(positions)) < len(rows) or 0 in positions:
+        yield f"positions were given twice or not at all: {positions}"
+    elif max(changes, default=0) > last or any(row["seq"] < row["position"] for row in rows):
+        yield f"an inbox at {last} has changes {sorted(changes)}"

@@ -78,8 +78,12 @@ class Caller:
         answer = await self._client.put(f"/users/{user_id}", json={"email": address})
         answer.raise_for_status()
 
-    async def create(self, user_id: UUID | None = None) -> UUID | None:
-        """Create one notification for in-app and email; its id if it was accepted."""
+    async def create(self, user_id: UUID | None = None, **fields: object) -> UUID | None:
+        """Create one notification for in-app and email; its id if it was accepted.
+
+        Args:
+            fields: of the call that differ.
+        """
         user_id = user_id or self._random.choice(self._users)
         body = {
             "user_id": str(user_id),
@@ -88,6 +92,7 @@ class Caller:
             "title": f"Number {next(self._numbers)}",
             "body": "Under fire",
             "send_email": True,
+            **fields,
         }
         try:
             answer = await self._client.post("/notifications/send", json=body)

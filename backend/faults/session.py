@@ -1,6 +1,7 @@
 """A user's client on the socket: it comes back after every fault and says where it stood."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,27 +11,38 @@ from uuid import UUID
 import websockets
 from websockets.exceptions import WebSocketException
 
+from tests.integration.mirror import Mirror
 from tests.stack import as_json
 
-PAUSE = 0.2  # seconds before it comes back
+# Seconds before it comes back: full jitter below a bound that doubles.
+FIRST_PAUSE = 0.4
+LONGEST_PAUSE = 4.0
 PATH = "/api/v1/notifications/ws"
 
 
 class Session:
-    """Counts the notifications it is shown, by id, through any number of connections.
+    """Keeps an inbox from frames alone, through any number of connections.
 
     Args:
         port: of the gateway, or of the API, which serves the socket path too.
+        user_id: has nothing yet.
         token: access token of the user.
     """
 
     def __init__(self, port: int, user_id: UUID, token: str) -> None:
         self.user_id = user_id
+        self.mirror = Mirror()
         self.shown: Counter[UUID] = Counter()
-        self.problems: list[str] = []
+        self.connections = 0
         self._url = f"ws://127.0.0.1:{port}{PATH}?token={token}"
         self._ready = asyncio.Event()
-        self._since: int | None = None
+        self._failures = 0
+        self._luck = random.Random(user_id.int)
+
+    @property
+    def problems(self) -> list[str]:
+        """Promises of the protocol that were broken."""
+        return self.mirror.problems
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[None]:
@@ -45,28 +57,23 @@ class Session:
 
     async def _stay(self) -> None:
         while True:
-            url = self._url if self._since is None else f"{self._url}&since={self._since}"
+            url = f"{self._url}&since={self.mirror.since}"
             try:
-                async with websockets.connect(url, open_timeout=15) as socket:
+                async with websockets.connect(url, open_timeout=15, compression=None) as socket:
                     async for raw in socket:
                         self._take(as_json(raw))
             except (OSError, TimeoutError, WebSocketException):
                 pass
-            await asyncio.sleep(PAUSE)
+            bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
+            self._failures += 1
+            await asyncio.sleep(self._luck.uniform(0, bound))
 
     def _take(self, message: dict[str, Any]) -> None:
-        kind, seq = message["type"], message.get("seq")
-        if kind == "authenticated" and self._since is not None and not message["recovered"]:
-            self.problems.append(f"a session's position {self._since} was not recovered")
+        kind = message["type"]
+        if kind == "notification" and message["data"]["id"] not in self.mirror.items:
+            self.shown[UUID(message["data"]["id"])] += 1
+        self.mirror.take(message)
         if kind == "sync_complete":
+            self.connections += 1
+            self._failures = 0
             self._ready.set()
-        if kind == "notification":
-            self._show(message)
-        if kind in {"notification", "sync_complete"} and isinstance(seq, int):
-            self._since = max(self._since or 0, seq)
-
-    def _show(self, message: dict[str, Any]) -> None:
-        seq = message["seq"]
-        if seq <= (self._since or 0):
-            self.problems.append(f"a session was shown {seq} after {self._since}")
-        self.shown[UUID(message["data"]["id"])] += 1

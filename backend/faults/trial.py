@@ -5,7 +5,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,8 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from faults.books import Books
 from faults.caller import Caller
 from faults.lab import WHOLE, Bed, CannotTry, Lab
+from faults.reader import Reader
 from faults.report import Report
 from faults.session import Session
+from tests.integration.mirror import listed
 
 USERS = 20
 SESSIONS = 6
@@ -42,6 +44,7 @@ class Trial:
     random: random.Random
     users: Sequence[UUID]
     caller: Caller
+    reader: Reader
     degraded: bool = False
 
     async def arrived(self, number: int) -> None:
@@ -138,7 +141,17 @@ async def _prepared(scenario: Scenario, lab: Lab, seed: int) -> AsyncGenerator[T
     async with Caller(lab.front.port, headers, users, chance) as caller:
         for user in users:
             await caller.introduce(user, address_of(user))
-        yield Trial(lab, chance, users, caller)
+        reader = Reader(
+            lab.front.port,
+            lab.stack.user_token,
+            users[:SESSIONS],
+            caller.ledger.accepted,
+            random.Random(f"{seed} {scenario.name} reader"),
+        )
+        try:
+            yield Trial(lab, chance, users, caller, reader)
+        finally:
+            await reader.close()
 
 
 def address_of(user: UUID) -> str:
@@ -147,11 +160,16 @@ def address_of(user: UUID) -> str:
 
 
 async def _shown(trial: Trial, sessions: Sequence[Session]) -> None:
-    """Wait until each session was shown all that is stored for its user."""
-    books = await trial.books()
+    """Wait until each session was told all that happened to its user's inbox."""
+    await told_all(sessions, await trial.books())
+
+
+async def told_all(sessions: Sequence[Session], books: Books) -> None:
+    """Wait until each session was told all that the books say of its user's inbox."""
     async with asyncio.timeout(SETTLE_SECONDS):
         for session in sessions:
-            while books.ids_of(session.user_id) - session.shown.keys():
+            inbox = books.inboxes.get(session.user_id)
+            while inbox is not None and session.mirror.since < inbox["seq"]:
                 await asyncio.sleep(0.1)
 
 
@@ -181,9 +199,10 @@ async def _judged(
         return report
     if not ledger.accepted:
         problems.append("nothing was accepted, so nothing was tried")
-    problems += [f"a valid call was answered {answer}" for answer in ledger.wrong[:3]]
+    wrong = [*ledger.wrong, *trial.reader.wrong]
+    problems += [f"a valid call was answered {answer}" for answer in wrong[:3]]
     problems += books.problems(ledger.accepted.keys())
-    problems += _inbox_problems(books, centers, sessions)
+    problems += _inbox_problems(trial.reader, books, centers, sessions)
     by_email = books.of_channel("email")
     mailed = _mailed(mails)
     unsent = [
@@ -209,7 +228,7 @@ async def _judged(
         seconds=time.monotonic() - started,
         accepted=len(ledger.accepted),
         delivered=sum(
-            item in centers[user].ids and bool(mailed[item])
+            item in books.ids_of(user) and bool(mailed[item])
             for item, user in ledger.accepted.items()
         ),
         dead=books.dead,
@@ -223,11 +242,15 @@ async def _judged(
 
 @dataclass(frozen=True, slots=True)
 class _Center:
-    """A user's notification center as its client sees it."""
+    """A user's notification center as its client sees it; items newest first, by id."""
 
-    ids: list[UUID]
-    unread_items: int
+    items: Mapping[UUID, dict[str, Any]]
     unread_count: int
+    repeated: int
+
+    @property
+    def unread_items(self) -> int:
+        return sum(item["read_at"] is None for item in self.items.values())
 
 
 async def _answered(
@@ -255,29 +278,36 @@ async def _center(trial: Trial, user: UUID) -> _Center:
             break
         query["cursor"] = page["next_cursor"]
     unread = (await _answered(client, f"{root}/unread-count", headers, {}))["count"]
-    return _Center(
-        ids=[UUID(item["id"]) for item in items],
-        unread_items=sum(item["read_at"] is None for item in items),
-        unread_count=unread,
-    )
+    by_id = {UUID(item["id"]): listed(item) for item in items}
+    return _Center(by_id, unread, repeated=len(items) - len(by_id))
 
 
 def _inbox_problems(
-    books: Books, centers: dict[UUID, _Center], sessions: Sequence[Session]
+    reader: Reader, books: Books, centers: dict[UUID, _Center], sessions: Sequence[Session]
 ) -> list[str]:
     problems: list[str] = []
     for user, center in centers.items():
-        stored = books.ids_of(user)
-        if sorted(center.ids) != sorted(stored):
-            problems.append(f"a center lists {len(center.ids)} of {len(stored)} notifications")
+        visible = books.visible_of(user)
+        if set(center.items) != visible or center.repeated:
+            problems.append(f"a center lists {len(center.items)} of {len(visible)} notifications")
         if center.unread_items != center.unread_count:
             problems.append(
                 f"a center says {center.unread_count} unread and lists {center.unread_items}"
             )
+        problems += reader.problems(center.items, user)
     for session in sessions:
+        mirror, center = session.mirror, centers[session.user_id]
         problems += session.problems[:2]
-        if missed := books.ids_of(session.user_id) - session.shown.keys():
-            problems.append(f"a session was never shown {len(missed)} notifications")
+        if mirror.ids != [str(item) for item in center.items]:
+            problems.append(
+                f"a session holds {len(mirror.ids)} notifications, its center {len(center.items)}"
+            )
+        elif mirror.items != {str(key): item for key, item in center.items.items()}:
+            problems.append("a session holds other notifications than its center")
+        if mirror.unread_count != center.unread_count:
+            problems.append(
+                f"a session counts {mirror.unread_count} unread, its center {center.unread_count}"
+            )
     return problems
 
 

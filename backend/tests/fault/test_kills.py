@@ -1,4 +1,4 @@
-"""The scenarios of `make fault` that every change has to pass (promise 1)."""
+"""The scenarios of `make fault` that every change has to pass (promises 1 and 2)."""
 
 from collections.abc import AsyncGenerator
 
@@ -20,7 +20,7 @@ async def lab() -> AsyncGenerator[Lab]:
 
 @pytest.mark.parametrize(
     "name",
-    ["worker-mid-send", "valkey-killed"],
+    ["worker-mid-send", "valkey-killed", "reads-flushed"],
 )
 async def test_what_was_accepted_arrives(lab: Lab, name: str) -> None:
     report = await conduct(SCENARIOS[name], lab, seed=1)

@@ -17,8 +17,15 @@ def row(**columns: Any) -> RowMapping:
     return cast(RowMapping, columns)
 
 
-def notification(position: int, *, unread: bool = True) -> RowMapping:
-    return row(user_id=USER, position=position, unread=unread, decisions=DECISIONS)
+def notification(position: int, *, seq: int = 0, visible: bool = True) -> RowMapping:
+    return row(
+        user_id=USER,
+        position=position,
+        seq=seq or position,
+        unread=not seq,
+        visible=visible,
+        decisions=DECISIONS,
+    )
 
 
 def delivery(
@@ -43,6 +50,13 @@ def test_sound_books_have_no_problem() -> None:
     assert problems() == []
 
 
+def test_changes_take_numbers_too() -> None:
+    read = {FIRST: notification(1, seq=3), SECOND: notification(2)}
+    assert problems(notifications=read, inboxes={USER: row(seq=3, unread={"task": 1})}) == []
+    deleted = {FIRST: notification(1), SECOND: notification(2, visible=False, seq=3)}
+    assert problems(notifications=deleted, inboxes={USER: row(seq=4, unread={"task": 1})}) == []
+
+
 def test_a_lost_notification_is_seen() -> None:
     assert list(SOUND.problems([FIRST, STRANGER])) == ["1 accepted notifications are not stored"]
 
@@ -63,6 +77,20 @@ def test_a_lost_notification_is_seen() -> None:
         (
             {"notifications": {FIRST: notification(2), SECOND: notification(2)}},
             "an inbox at 2 has positions [2, 2]",
+        ),
+        (
+            {
+                "notifications": {FIRST: notification(1, seq=3), SECOND: notification(1)},
+                "inboxes": {USER: row(seq=3, unread={"task": 1})},
+            },
+            "positions were given twice or not at all: [1, 1]",
+        ),
+        (
+            {
+                "notifications": {FIRST: notification(1, seq=4), SECOND: notification(2)},
+                "inboxes": {USER: row(seq=3, unread={"task": 1})},
+            },
+            "an inbox at 3 has changes [2, 4]",
         ),
         (
             {"inboxes": {USER: row(seq=2, unread={"task": 3})}},
