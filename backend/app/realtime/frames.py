@@ -59,7 +59,7 @@ def visible_change(item: InboxItem, inbox: Inbox) -> Change:
         item: the notification, its `seq` being the position it was given.
         inbox: the user's inbox, already advanced to that position.
     """
-    return change_of(inbox, notification(item, unread_count=inbox.unread_count))
+    return change_of(inbox, notification(item, seq=item.seq, unread_count=inbox.unread_count))
 
 
 def change_of(inbox: Inbox, message: bytes) -> Change:
@@ -98,12 +98,15 @@ def authenticated(
     )
 
 
-def notification(item: InboxItem, *, unread_count: int) -> bytes:
-    """A notification became visible; `unread_count` is the user's, absolute."""
+def notification(item: InboxItem, *, seq: int, unread_count: int) -> bytes:
+    """A notification became visible with change `seq`; `unread_count` is absolute.
+
+    What is told later carries the notification as it is by then.
+    """
     return _encode(
         {
             "type": "notification",
-            "seq": item.seq,
+            "seq": seq,
             "unread_count": unread_count,
             "data": {
                 "id": str(item.id),

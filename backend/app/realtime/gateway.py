@@ -256,7 +256,7 @@ class Gateway:
             [
                 self._authenticated(session, state.seq, state, recovered=False),
                 *(
-                    frames.notification(item, unread_count=state.unread_count)
+                    frames.notification(item, seq=item.position, unread_count=state.unread_count)
                     for item in backlog.items
                 ),
                 frames.sync_complete(seq=state.seq),

@@ -166,6 +166,9 @@ class Hub:
 
     async def _refill(self, user_id: UUID, audience: Audience) -> None:
         sessions, target = audience.behind(), audience.target
+        if not sessions:  # told by other means since this was asked for
+            audience.refill = None
+            return
         # Only what arrives from here on may ask for another refill: a position that PostgreSQL
         # does not know would ask for ever.
         audience.target = 0

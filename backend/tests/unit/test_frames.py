@@ -11,7 +11,7 @@ from app.realtime.close_codes import CloseCode
 from app.realtime.frames import ErrorCode, InboxItem
 from app.realtime.inboxes import Inbox
 from app.realtime.origin import origin_is_allowed
-from app.realtime.reader import InboxSnapshot, NetChange
+from app.realtime.reader import InboxSnapshot, NetChange, NetChanges
 
 USER = UUID("0197a000-0000-7000-8000-000000000001")
 ID = UUID("0197a000-0000-7000-8000-00000000000a")
@@ -36,7 +36,7 @@ def an_item(seq: int = 7, read_at: datetime | None = None) -> InboxItem:
 
 
 def test_notification() -> None:
-    assert orjson.loads(frames.notification(an_item(), unread_count=5)) == {
+    assert orjson.loads(frames.notification(an_item(), seq=7, unread_count=5)) == {
         "type": "notification",
         "seq": 7,
         "unread_count": 5,
@@ -157,18 +157,25 @@ def test_a_visible_notification_is_followed_by_the_counts() -> None:
     }
 
 
-def test_net_changes_depend_on_what_the_client_has_seen() -> None:
-    read = NetChange(ID, position=5, seq=7, item=an_item(7, read_at=NOON))
-    gone = NetChange(ID, position=5, seq=8, item=None)
-    assert kind(read, since=4) == "notification"
-    assert kind(read, since=5) == "read_status_updated"
-    assert kind(gone, since=5) == "notification_deleted"
-    assert [since for since in range(4, 9) if read.concerns(since)] == [4, 5, 6]
-    assert [since for since in range(4, 9) if gone.concerns(since)] == [5, 6, 7]
-
-
-def kind(change: NetChange, *, since: int) -> str:
-    return orjson.loads(change.frame(since=since, unread_count=0))["type"]
+def test_net_changes_tell_what_became_visible_and_what_became_of_it() -> None:
+    read = an_item(9, read_at=NOON)
+    changes = [
+        NetChange(ID, seq=6, is_new=True, item=read),
+        NetChange(USER, seq=8, is_new=False, item=None),
+        NetChange(ID, seq=9, is_new=False, item=read),
+    ]
+    part = NetChanges(InboxSnapshot(seq=9, by_type={"task": 2}), changes, reached=9)
+    told = [orjson.loads(frame) for frame in part.frames(since=0)]
+    assert [(message["type"], message["seq"]) for message in told] == [
+        ("notification", 6),
+        ("notification_deleted", 8),
+        ("read_status_updated", 9),
+    ]
+    assert {message["unread_count"] for message in told} == {2}
+    # Cut off anywhere, a client is told the rest.
+    assert [orjson.loads(frame) for frame in part.frames(since=6)] == told[1:]
+    assert not part.is_gapless(since=6)
+    assert part.is_gapless(since=7)
 
 
 def test_only_what_is_still_known_can_be_resumed() -> None:
