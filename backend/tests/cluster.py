@@ -211,7 +211,16 @@ class LocalCluster:
             and roles == ["master"] * MASTERS + ["slave"] * MASTERS
             and all(info.get("master_link_status", "up") == "up" for info in infos)
             and all(int(info["connected_slaves"]) == (info["role"] == "master") for info in infos)
+            and await self._agree()
         )
+
+    async def _agree(self) -> bool:
+        """Whether all tell the same of who has which slots."""
+        told = {
+            tuple(sorted((first, last, port) for first, last, (_, port, *_), *_ in slots))
+            for slots in [await node.ask("CLUSTER", "SLOTS") for node in self.nodes]
+        }
+        return len(told) == 1
 
 
 @asynccontextmanager
