@@ -5,7 +5,6 @@
 
 import base64
 import binascii
-import ipaddress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.loopback import is_loopback
 from app.redis_address import check_redis_url
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -396,13 +396,3 @@ def _decode_key(text: str) -> bytes:
     if len(key) != ENCRYPTION_KEY_BYTES:
         raise ValueError(f"must be base64 of {ENCRYPTION_KEY_BYTES} bytes")
     return key
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server bound to `host` can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

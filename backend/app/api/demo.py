@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from app.api.dependencies import Context
 from app.api.json_body import JsonRoute
 from app.api.v1.notifications.create import accepted
-from app.config import is_loopback
 from app.errors import Forbidden, NotFound
+from app.loopback import is_loopback
 from app.schemas.base import AnsweredInstant
 from app.schemas.notification import CreateNotification, NotificationAccepted
 from app.security.jwt import issue_token

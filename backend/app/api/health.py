@@ -8,8 +8,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from app.api.dependencies import Context, operator
-from app.config import is_loopback
 from app.errors import Unavailable
+from app.loopback import is_loopback
 from app.realtime.connection import REDIS_FAULTS
 
 router = APIRouter(tags=["health"])
