@@ -130,3 +130,7 @@ class Unavailable(NotifyError):
 
     def __init__(self, message: str | None = None, *, retry_after: int = 1) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)})
+
+
+class Busy(Unavailable):
+    """Others were changing the same at the same time; trying again is safe."""

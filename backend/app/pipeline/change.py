@@ -14,13 +14,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from app.db.database import Database, Driver, is_busy
-from app.errors import NotFound, Unavailable
+from app.errors import Busy, NotFound
 from app.realtime import frames
 from app.realtime.backplane import Change
-from app.realtime.inboxes import Inbox, lock_inboxes, save_inboxes
+from app.realtime.inboxes import Inbox, WrongCount, lock_inboxes, recount, save_inboxes
+
+log = structlog.get_logger()
 
 BUSY_MESSAGE = "The inbox is busy; try again."
+OVERDUE_AT_ONCE = 200  # so that no inbox is held for long
 
 VISIBLE = "n.position IS NOT NULL AND n.deleted_at IS NULL AND n.expired_at IS NULL"
 
@@ -84,7 +89,7 @@ DELETE = f"""
 READ_OVERDUE = f"""
     SELECT n.id, n.user_id, n.type, n.read_at IS NULL AS is_unread FROM notifications n
     WHERE n.user_id = ANY($1::uuid[]) AND n.expires_at <= $2 AND {VISIBLE}
-    ORDER BY n.user_id, n.expires_at, n.position
+    ORDER BY n.expires_at, n.user_id, n.position LIMIT $3
 """
 
 EXPIRE = """
@@ -238,7 +243,8 @@ async def editing(database: Database, user_id: UUID, now: datetime) -> AsyncGene
     What is overdue expires first, so that nobody reads what is not there any more.
 
     Raises:
-        Unavailable: PostgreSQL is away, or the inbox stayed locked.
+        Unavailable: PostgreSQL is away.
+        Busy: the inbox stayed locked, or had to be counted anew.
     """
     try:
         async with database.change_as_user(user_id) as driver:
@@ -248,21 +254,31 @@ async def editing(database: Database, user_id: UUID, now: datetime) -> AsyncGene
             yield edit
             if edit.changes:
                 await save_inboxes(driver, inboxes.values())
+    except WrongCount as error:
+        await count_anew(database, error)
+        raise Busy(BUSY_MESSAGE) from error
     except Exception as error:
         if is_busy(error):
-            raise Unavailable(BUSY_MESSAGE) from error
+            raise Busy(BUSY_MESSAGE) from error
         raise
+
+
+async def count_anew(database: Database, error: WrongCount) -> None:
+    """Put an unread count right that turned out to be wrong."""
+    async with database.group_as_service() as driver:
+        await recount(driver, error.user_id)
+    log.error("unread_counted_anew", user_id=str(error.user_id))
 
 
 async def expire_overdue(
     driver: Driver, inboxes: Mapping[UUID, Inbox], now: datetime
 ) -> list[Change]:
-    """Take what has expired out of locked inboxes, each with a number of its own.
+    """Take some of what has expired out of locked inboxes, each with a number of its own.
 
     Returns:
         What live sessions are told; the caller saves the inboxes.
     """
-    overdue = await driver.fetch(READ_OVERDUE, list(inboxes), now)
+    overdue = await driver.fetch(READ_OVERDUE, list(inboxes), now, OVERDUE_AT_ONCE)
     changes: list[Change] = []
     for row in overdue:
         inbox = inboxes[row["user_id"]]

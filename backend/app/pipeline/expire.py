@@ -7,11 +7,10 @@ from datetime import datetime
 
 from app.db.database import Database
 from app.pipeline.announce import Announcement
-from app.pipeline.change import expire_overdue
+from app.pipeline.change import OVERDUE_AT_ONCE, count_anew, expire_overdue
 from app.pipeline.deliver import Clock
-from app.realtime.inboxes import lock_free_inboxes, save_inboxes
-
-NOTIFICATIONS_AT_ONCE = 500
+from app.realtime.backplane import Change
+from app.realtime.inboxes import WrongCount, lock_free_inboxes, save_inboxes
 
 EXPIRING = """
     position IS NOT NULL AND expires_at IS NOT NULL AND deleted_at IS NULL AND expired_at IS NULL
@@ -48,13 +47,11 @@ class Expirer:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        now = self._clock()
-        async with self._database.group_as_service() as driver:
-            rows = await driver.fetch(OVERDUE_USERS, now, NOTIFICATIONS_AT_ONCE)
-            inboxes = await lock_free_inboxes(driver, [row["user_id"] for row in rows])
-            changes = await expire_overdue(driver, inboxes, now)
-            if changes:
-                await save_inboxes(driver, inboxes.values())
+        try:
+            changes = await self._expire()
+        except WrongCount as error:
+            await count_anew(self._database, error)
+            changes = await self._expire()
         if changes:
             self._announce(Announcement(changes=tuple(changes)))
         return len(changes)
@@ -68,3 +65,13 @@ class Expirer:
         async with self._database.group_as_service() as driver:
             (row,) = await driver.fetch(NEXT)
         return row["due"]
+
+    async def _expire(self) -> list[Change]:
+        now = self._clock()
+        async with self._database.group_as_service() as driver:
+            rows = await driver.fetch(OVERDUE_USERS, now, OVERDUE_AT_ONCE)
+            inboxes = await lock_free_inboxes(driver, [row["user_id"] for row in rows])
+            changes = await expire_overdue(driver, inboxes, now)
+            if changes:
+                await save_inboxes(driver, inboxes.values())
+        return changes

@@ -53,7 +53,9 @@ class Acknowledgements:
             return True
         try:
             await self._inbox.acknowledge(reached)
-        except Unavailable:
+        except Exception as error:
+            if not isinstance(error, Unavailable):
+                log.exception("not_acknowledged")
             for user_id, seq in reached.items():
                 self._reached[user_id] = max(seq, self._reached.get(user_id, 0))
             return False

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.websockets import WebSocket
 
 from app.config import Settings
-from app.errors import NotFound, NotifyError, Unavailable
+from app.errors import Busy, NotFound, NotifyError, Unavailable
 from app.realtime import frames
 from app.realtime.backplane import Backplane
 from app.realtime.close_codes import CloseCode
@@ -201,6 +201,8 @@ class Gateway:
             session.push(invalid(str(error)))
         except NotFound as error:
             session.push(frames.error(ErrorCode.NOT_FOUND, error.message))
+        except Busy as error:
+            session.push(frames.error(ErrorCode.RATE_LIMITED, error.message))
         except Unavailable:
             session.close(CloseCode.TRY_AGAIN_LATER)
         except NotifyError as error:
@@ -311,8 +313,12 @@ class Gateway:
         while True:
             await asyncio.sleep(self._timing.sweep_every)
             now, wall = time.monotonic(), time.time()
-            for session in self.hub.sessions:
-                self._keep_deadlines(session, now, wall)
+            try:
+                for session in self.hub.sessions:
+                    self._keep_deadlines(session, now, wall)
+            except Exception:
+                # Tokens must end on time, whatever is the matter with one session.
+                log.exception("deadlines_not_kept")
 
     def _keep_deadlines(self, session: Session, now: float, wall: float) -> None:
         if session.user_id is None:

@@ -75,7 +75,7 @@ class Hub:
     async def running(self, backplane: Backplane) -> AsyncGenerator[None]:
         """Listen and repair as long as the context lasts."""
         tasks = [
-            asyncio.create_task(backplane.listen(self.apply, self.compare_soon)),
+            asyncio.create_task(self._listen_forever(backplane)),
             asyncio.create_task(self._compare_forever()),
         ]
         try:
@@ -210,6 +210,15 @@ class Hub:
         _, stalled = await asyncio.wait(writers, timeout=self._timing.flush_within)
         for writer in stalled:
             writers[writer].close(CloseCode.TOO_SLOW)
+
+    async def _listen_forever(self, backplane: Backplane) -> None:
+        while True:
+            try:
+                await backplane.listen(self.apply, self.compare_soon)
+            except Exception:
+                # Whatever it is, changes must be heard again.
+                log.exception("listening_failed")
+                await asyncio.sleep(self._timing.retry_after)
 
     async def _compare_forever(self) -> None:
         while True:

@@ -35,6 +35,28 @@ SAVE = """
 """
 
 
+# What is kept must never differ from this.
+RECOUNT = """
+    UPDATE inbox_state i SET unread = coalesce((
+        SELECT jsonb_object_agg(counted.type, counted.number) FROM (
+            SELECT n.type, count(*) AS number FROM notifications n
+            WHERE n.user_id = i.user_id AND n.position IS NOT NULL AND n.read_at IS NULL
+              AND n.deleted_at IS NULL AND n.expired_at IS NULL
+            GROUP BY n.type
+        ) counted
+    ), '{}')
+    WHERE i.user_id = $1
+"""
+
+
+class WrongCount(Exception):
+    """An inbox counts fewer unread notifications than there are, as after a repair by hand."""
+
+    def __init__(self, user_id: UUID) -> None:
+        super().__init__("the unread count is wrong")
+        self.user_id = user_id
+
+
 @dataclass(slots=True)
 class Inbox:
     """A locked inbox, advanced in memory until it is saved.
@@ -67,11 +89,11 @@ class Inbox:
         """Let so many more of a type, or fewer, be unread.
 
         Raises:
-            ValueError: fewer than none would be.
+            WrongCount: fewer than none would be.
         """
         count = self.unread.pop(notification_type, 0) + change
         if count < 0:
-            raise ValueError(f"{count} unread notifications")
+            raise WrongCount(self.user_id)
         if count:
             self.unread[notification_type] = count
 
@@ -96,6 +118,11 @@ async def lock_free_inboxes(driver: Driver, user_ids: Collection[UUID]) -> dict[
 def inbox_of(row: Mapping[str, Any]) -> Inbox:
     """A locked row of `inbox_state`."""
     return Inbox(row["user_id"], row["seq"], dict(row["unread"]))
+
+
+async def recount(driver: Driver, user_id: UUID) -> None:
+    """Count anew what is unread; a transaction of its own."""
+    await driver.execute(RECOUNT, user_id)
 
 
 async def save_inboxes(driver: Driver, inboxes: Iterable[Inbox]) -> None:

@@ -15,6 +15,9 @@ from app.realtime.close_codes import CloseCode
 FAREWELL_SECONDS = 2.0
 """How long what still waits may hold up a close."""
 
+BYTES_LIMIT = 1024 * 1024
+"""What may wait for a reader, beyond what it asked for."""
+
 # What Starlette and the server raise once the peer is gone or the socket is closed.
 GONE = (WebSocketDisconnect, RuntimeError, OSError)
 
@@ -34,8 +37,11 @@ class Session:
 
     __slots__ = (
         "_allowance",
+        "_bytes",
+        "_bytes_allowed",
         "_closer",
         "_early",
+        "_early_bytes",
         "_holding",
         "_limit",
         "_outbox",
@@ -64,6 +70,9 @@ class Session:
         self._websocket = websocket
         self._limit = queue_size
         self._allowance = 0
+        self._bytes = 0
+        self._bytes_allowed = 0
+        self._early_bytes = 0
         self._holding = True
         # Most sockets are silent most of the time, so neither queue nor writer exists meanwhile.
         self._outbox: deque[bytes] | None = None
@@ -95,12 +104,13 @@ class Session:
         """Queue messages; a queue that overflows before the reader takes them closes with 3008."""
         if self._closer is not None:
             return
+        self._bytes += sum(map(len, messages))
         if self._outbox is None:
             self._outbox = deque(messages)
             self._writer = asyncio.create_task(self._write(self._outbox))
             return
         self._outbox.extend(messages)
-        if self._writing and len(self._outbox) > self._limit + self._allowance:
+        if self._writing and self._is_over():
             self._outbox.clear()
             self.close(CloseCode.TOO_SLOW)
 
@@ -108,6 +118,7 @@ class Session:
         """Queue what the client asked for beyond the bound; await `writer` between two parts."""
         batch = list(messages)
         self._allowance += len(batch)
+        self._bytes_allowed += sum(map(len, batch))
         self.push(*batch)
 
     def hold(self) -> None:
@@ -146,12 +157,20 @@ class Session:
             if task is not None:
                 task.cancel()
 
+    def _is_over(self) -> bool:
+        waiting = len(self._outbox or ())
+        return (
+            waiting > self._limit + self._allowance
+            or self._bytes > BYTES_LIMIT + self._bytes_allowed
+        )
+
     def _keep(self, change: Change) -> None:
         if self._early is None:
-            self._early = {}
+            self._early, self._early_bytes = {}, 0
         # One that finds no room is refilled like one that got lost.
-        if len(self._early) < self._limit:
+        if len(self._early) < self._limit and self._early_bytes < BYTES_LIMIT:
             self._early[change.seq] = change.frames
+            self._early_bytes += sum(map(len, change.frames))
 
     def _send_following(self) -> None:
         while self._early:
@@ -169,7 +188,7 @@ class Session:
         try:
             while outbox:
                 await self._websocket.send_text(outbox[0].decode())
-                outbox.popleft()
+                self._bytes -= len(outbox.popleft())
         except GONE:
             outbox.clear()
         finally:
@@ -177,6 +196,7 @@ class Session:
             self._writer = None
             self._writing = False
             self._allowance = 0
+            self._bytes = self._bytes_allowed = 0
 
     async def _close(
         self,

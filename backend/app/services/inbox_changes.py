@@ -69,7 +69,11 @@ class InboxChanges:
         async with self.editing(user_id) as edit:
             await edit.delete(notification_id)
 
-    async def expire(self, user_id: UUID) -> None:
-        """Take out what is overdue, should no worker have come to it yet."""
-        async with self.editing(user_id):
-            pass
+    async def expire(self, user_id: UUID) -> bool:
+        """Take out some of what is overdue, should no worker have come to it yet.
+
+        Returns:
+            Whether there was any.
+        """
+        async with self.editing(user_id) as edit:
+            return bool(edit.changes)

@@ -59,7 +59,8 @@ def answer(session: Session, edit: InboxEdit, seq: int, unchanged: bytes) -> Non
     """
     for change in edit.changes:
         session.offer(change)
-    if not edit.changes and seq <= session.seq:
+    is_told = any(change.seq == seq for change in edit.changes)
+    if not is_told and seq <= session.seq:
         session.push(unchanged)
 
 

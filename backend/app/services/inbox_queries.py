@@ -47,35 +47,71 @@ def _with_state(query: str, *, order: str) -> Any:
     """).columns(unread=JSONB, data=JSONB)
 
 
+# What a later change is told of is known to its client, so only what is new needs its content.
+CHANGED_COLUMNS = """
+    n.id, n.type, n.priority, CASE WHEN n.seq = n.position THEN n.title ELSE '' END AS title,
+    CASE WHEN n.seq = n.position THEN n.body ELSE '' END AS body,
+    CASE WHEN n.seq = n.position THEN n.body_html ELSE '' END AS body_html,
+    CASE WHEN n.seq = n.position THEN n.data ELSE '{}' END AS data, n.read_at, n.created_at,
+    n.expires_at, n.seq, n.position
+"""
 # What became visible and changed since has two numbers, and is told with both. Changes that share
-# a number, as a read-all does, are never told apart by the end of a part.
+# a number, as a read-all does, are never told apart by the end of a part. It also ends before
+# content that weighs more than `bytes`; `found` says how many there were, up to `most` and a part.
 READ_CHANGES = _with_state(
     f"""
-        SELECT e.* FROM (
-            (
-                SELECT {COLUMNS}, n.position AS at, true AS is_new, false AS is_gone
-                FROM notifications n
-                WHERE n.user_id = :user_id AND n.position > :since AND n.seq > n.position
-                  AND {VISIBLE}
-                ORDER BY n.position LIMIT :limit
-            ) UNION ALL (
-                SELECT {COLUMNS}, n.seq, n.seq = n.position, NOT ({VISIBLE})
-                FROM notifications n
-                WHERE n.user_id = :user_id AND n.seq > :since
-                ORDER BY n.seq FETCH FIRST (CAST(:limit AS bigint)) ROWS WITH TIES
-            )
-        ) e
-        ORDER BY e.at FETCH FIRST (CAST(:limit AS bigint)) ROWS WITH TIES
+        SELECT w.* FROM (
+            SELECT e.*, count(*) OVER () AS found, coalesce(sum(
+                octet_length(e.body) + octet_length(e.body_html) + pg_column_size(e.data)
+            ) OVER (
+                ORDER BY e.at RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ), 0) AS weight_before
+            FROM (
+                (
+                    SELECT {COLUMNS}, n.position AS at, true AS is_new, false AS is_gone
+                    FROM notifications n
+                    WHERE n.user_id = :user_id AND n.position > :since AND n.seq > n.position
+                      AND {VISIBLE}
+                    ORDER BY n.position LIMIT :limit
+                ) UNION ALL (
+                    SELECT * FROM (
+                        SELECT {CHANGED_COLUMNS}, n.seq AS at, n.seq = n.position AS is_new,
+                               NOT ({VISIBLE}) AS is_gone
+                        FROM notifications n
+                        WHERE n.user_id = :user_id AND n.seq > :since
+                        ORDER BY n.seq FETCH FIRST (CAST(:limit AS bigint)) ROWS WITH TIES
+                    ) changed
+                    LIMIT :most
+                )
+            ) e
+        ) w
+        WHERE w.weight_before < :bytes
+        ORDER BY w.at FETCH FIRST (CAST(:limit AS bigint)) ROWS WITH TIES
     """,
     order="n.at, n.position",
 )
 
+READ_SOME = text(f"""
+    SELECT {COLUMNS} FROM notifications n
+    WHERE n.id = ANY(CAST(:ids AS uuid[])) AND n.user_id = :user_id AND {VISIBLE}
+""").columns(data=JSONB)
+
 READ_UNDELIVERED = _with_state(
     f"""
-        SELECT {COLUMNS} FROM notification_deliveries d
-        JOIN notifications n ON n.id = d.notification_id
-        WHERE d.user_id = :user_id AND d.channel = 'in_app' AND d.status = 'sent' AND {VISIBLE}
-        ORDER BY n.position LIMIT :limit
+        SELECT w.* FROM (
+            SELECT u.*, sum(octet_length(u.body) + octet_length(u.body_html)) OVER (
+                ORDER BY u.position
+            ) AS weight
+            FROM (
+                SELECT {COLUMNS} FROM notification_deliveries d
+                JOIN notifications n ON n.id = d.notification_id
+                WHERE d.user_id = :user_id AND d.channel = 'in_app' AND d.status = 'sent'
+                  AND {VISIBLE}
+                ORDER BY n.position LIMIT :limit
+            ) u
+        ) w
+        WHERE w.weight < :bytes
+        ORDER BY w.position
     """,
     order="n.position",
 )

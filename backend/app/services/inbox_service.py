@@ -8,7 +8,7 @@ then expires first, as a change like any other, so that no answer shows or count
 import struct
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from sqlalchemy.engine import RowMapping
 
 from app.config import Settings
 from app.db.database import Database
-from app.errors import NotFound, Unavailable
+from app.errors import Busy, NotFound
 from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority, Sort
 from app.realtime.frames import InboxItem
 from app.realtime.reader import Backlog, InboxSnapshot, NetChange, NetChanges
@@ -25,7 +25,10 @@ from app.services import inbox_queries as queries
 from app.services.cursors import Cursors
 
 CHANGES_AT_ONCE = 200
+BYTES_AT_ONCE = 256 * 1024  # of content; a part has at most one notification more
+MOST_AT_ONCE = 1_000  # changes that share a number; who missed more lists the inbox anew
 UNDELIVERED_AT_ONCE = 100
+UNDELIVERED_BYTES = 1024 * 1024
 BEFORE_ALL, AFTER_ALL = 0, 2**63 - 1  # no position is either
 CURSOR = struct.Struct(">BQ")
 
@@ -135,11 +138,11 @@ class InboxService:
     Args:
         database: user data are read under the user's own role, positions of many as the service.
         settings: its encryption keys sign the cursors.
-        expire: lets expire what is overdue in a user's inbox.
+        expire: lets expire some of what is overdue in a user's inbox; whether anything was.
     """
 
     def __init__(
-        self, database: Database, settings: Settings, expire: Callable[[UUID], Awaitable[None]]
+        self, database: Database, settings: Settings, expire: Callable[[UUID], Awaitable[bool]]
     ) -> None:
         self._database = database
         self._expire = expire
@@ -154,21 +157,38 @@ class InboxService:
     ) -> NetChanges:
         """Net changes after position `since`, ordered by their numbers.
 
+        What changed, but is not new, comes without its content.
+
         Args:
             limit: after about so many the answer is cut; its `reached` continues it.
+
+        Returns:
+            A state that cannot be resumed from `since` when too many share a number.
         """
-        rows = await self._read(user_id, queries.READ_CHANGES, since=since, limit=limit)
-        snapshot = _snapshot(rows)
+        rows = await self._read(
+            user_id,
+            queries.READ_CHANGES,
+            since=since,
+            limit=limit,
+            most=MOST_AT_ONCE + 1,
+            bytes=BYTES_AT_ONCE,
+        )
+        snapshot, present = _snapshot(rows), _present(rows)
+        found = present[0]["found"] if present else 0
+        if found > MOST_AT_ONCE:
+            return NetChanges(replace(snapshot, floor_seq=snapshot.seq), (), snapshot.seq)
         changes = [
             NetChange(row["id"], row["at"], row["is_new"], None if row["is_gone"] else _item(row))
-            for row in _present(rows)
+            for row in present
         ]
-        reached = changes[-1].seq if len(changes) >= limit else snapshot.seq
-        return NetChanges(snapshot, changes, reached)
+        is_cut = len(changes) >= limit or len(changes) < found
+        return NetChanges(snapshot, changes, changes[-1].seq if is_cut else snapshot.seq)
 
     async def undelivered(self, user_id: UUID, limit: int = UNDELIVERED_AT_ONCE) -> Backlog:
         """Visible notifications that nobody has acknowledged, oldest first."""
-        rows = await self._read(user_id, queries.READ_UNDELIVERED, limit=limit)
+        rows = await self._read(
+            user_id, queries.READ_UNDELIVERED, limit=limit, bytes=UNDELIVERED_BYTES
+        )
         return Backlog(_snapshot(rows), [_item(row) for row in _present(rows)])
 
     async def positions(self, user_ids: Collection[UUID]) -> dict[UUID, int]:
@@ -238,8 +258,10 @@ class InboxService:
             for change in part.changes
             if change.item is None or change.item.seq == change.seq
         ]
-        present = [change.item for change in last if change.item is not None]
-        listed = {entry.item.id: entry for entry in await self._list(user_id, present)}
+        present = [change.id for change in last if change.item is not None]
+        rows = await self._fetch(user_id, queries.READ_SOME, ids=present) if present else ()
+        items = [_item(row) for row in rows]
+        listed = {entry.item.id: entry for entry in await self._list(user_id, items)}
         return Synced(
             [listed.get(change.id) or GoneItem(change.id, change.seq) for change in last],
             part.reached,
@@ -289,10 +311,9 @@ class InboxService:
     async def _read(self, user_id: UUID, query: Any, **values: Any) -> Sequence[RowMapping]:
         """Rows with the inbox's state beside each, none for a user who never had anything."""
         rows = await self._fetch(user_id, query, **values)
-        if rows and rows[0]["is_overdue"]:
-            with suppress(Unavailable):  # whoever holds the inbox lets it expire as well
-                await self._expire(user_id)
-            rows = await self._fetch(user_id, query, **values)
+        with suppress(Busy):  # whoever holds the inbox lets it expire as well
+            while rows and rows[0]["is_overdue"] and await self._expire(user_id):
+                rows = await self._fetch(user_id, query, **values)
         return rows
 
     async def _fetch(self, user_id: UUID, query: Any, **values: Any) -> Sequence[RowMapping]:

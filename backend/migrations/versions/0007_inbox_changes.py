@@ -45,7 +45,13 @@ UPGRADE = f"""
     GRANT INSERT (notification_id, user_id, channel, event, reason, device_id, detail, at)
         ON notification_events TO notify_user;
     CREATE POLICY notification_events_add ON notification_events FOR INSERT TO notify_user
-        WITH CHECK (user_id = (SELECT auth.uid()));
+        WITH CHECK (
+            user_id = (SELECT auth.uid())
+            AND EXISTS (
+                SELECT FROM notifications n
+                WHERE n.id = notification_id AND n.user_id = (SELECT auth.uid())
+            )
+        );
 """
 
 DOWNGRADE = """

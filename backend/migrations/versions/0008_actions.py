@@ -53,7 +53,13 @@ OPEN_TO_USERS = """
         lease_token, created_at, finished_at
     ) ON notification_actions TO notify_user;
     CREATE POLICY notification_actions_click ON notification_actions
-        FOR INSERT TO notify_user WITH CHECK (user_id = (SELECT auth.uid()));
+        FOR INSERT TO notify_user WITH CHECK (
+            user_id = (SELECT auth.uid())
+            AND EXISTS (
+                SELECT FROM notifications n
+                WHERE n.id = notification_id AND n.user_id = (SELECT auth.uid())
+            )
+        );
 """
 
 

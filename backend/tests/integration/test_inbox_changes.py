@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from app.config import Settings
 from app.db.database import Database
-from app.errors import NotFound, Unavailable
+from app.errors import Busy, NotFound
 from app.pipeline.announce import Announcement
 from app.pipeline.deliver import utc_now
 from app.pipeline.expire import Expirer
@@ -228,6 +228,20 @@ class TestSessions:
             await client.send({"type": "mark_read", "notification_id": str(theirs)})
             assert (await client.receive())["code"] == "NOT_FOUND"
 
+    async def test_a_busy_inbox_keeps_its_socket(
+        self, here: RunningGateway, database: Database, inboxes: Inboxes, user: UUID
+    ) -> None:
+        known = id_of(await inboxes.add(user))
+        async with here.live(user) as client:
+            async with database.as_service() as connection:
+                await connection.execute(
+                    text("SELECT FROM inbox_state WHERE user_id = :user FOR UPDATE"), {"user": user}
+                )
+                await client.send({"type": "mark_read", "notification_id": str(known)})
+                assert (await client.receive())["code"] == "RATE_LIMITED"
+            await client.send({"type": "mark_read", "notification_id": str(known)})
+            assert (await client.receive())["seq"] == 2
+
 
 class TestExpiry:
     async def test_each_expiry_is_a_change_with_its_number(
@@ -327,7 +341,7 @@ async def test_an_inbox_that_stays_locked_is_busy(
         await connection.execute(
             text("SELECT FROM inbox_state WHERE user_id = :user FOR UPDATE"), {"user": user}
         )
-        with pytest.raises(Unavailable):
+        with pytest.raises(Busy):
             await changes.mark_read(user, known)
     assert (await changes.mark_read(user, known)).seq == 2
 

@@ -119,7 +119,9 @@ def changes(user_id: UUID) -> dict[str, Statement]:
     return {
         "lock": Statement(LOCK, [[user_id]], "notify_user"),
         "look": Statement(change.READ_ONE, [nothing, user_id], "notify_user"),
-        "overdue": Statement(change.READ_OVERDUE, [[user_id], now], "notify_user"),
+        "overdue": Statement(
+            change.READ_OVERDUE, [[user_id], now, change.OVERDUE_AT_ONCE], "notify_user"
+        ),
         "read": Statement(change.READ, [now, nothing, user_id, 1], "notify_user"),
         "unread": Statement(change.UNREAD, [nothing, user_id, 1], "notify_user"),
         "read all": Statement(change.READ_ALL, [now, user_id, 20, None, 1], "notify_user"),

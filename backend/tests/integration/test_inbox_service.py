@@ -4,15 +4,17 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from app.config import Settings
 from app.db.database import Database
-from app.errors import NotFound, ValidationFailed
+from app.errors import Busy, NotFound, ValidationFailed
 from app.pipeline.announce import Announcement
 from app.pipeline.deliver import utc_now
+from app.pipeline.expire import Expirer
 from app.policy.kinds import Channel, DeliveryStatus
 from app.services.inbox_changes import InboxChanges
-from app.services.inbox_service import InboxPage, InboxService
+from app.services.inbox_service import MOST_AT_ONCE, InboxPage, InboxService
 from tests.integration.sockets import Inboxes, id_of, statements
 
 
@@ -194,3 +196,81 @@ async def test_the_number_of_statements_does_not_grow_with_the_page(
             await service.page(user, limit=limit)
         # A role and a query, twice; and nothing is written when nothing changes.
         assert len(executed) == 4
+
+
+async def fill(database: Database, user: UUID, number: int, *, body: int) -> None:
+    """Give the user so many notifications, each with so many bytes of body, all read at once."""
+    async with database.as_service() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO notifications (user_id, type, title, body, body_html, service,"
+                " position, seq, read_at) SELECT :user, 'task', 't', repeat('b', :body), 'h',"
+                " 'tests', n, CAST(:number AS int) + 1, now() FROM generate_series(1, :number) n"
+            ),
+            {"user": user, "number": number, "body": body},
+        )
+        await connection.execute(
+            text("INSERT INTO inbox_state (user_id, seq) VALUES (:user, :seq)"),
+            {"user": user, "seq": number + 1},
+        )
+
+
+async def test_a_part_ends_before_it_is_too_heavy(
+    service: InboxService, inboxes: Inboxes, database: Database, user: UUID
+) -> None:
+    await fill(database, user, 40, body=60_000)
+    shown: list[int] = []
+    since, parts = 0, 0
+    while True:
+        part = await service.changes_since(user, since)
+        new = [change for change in part.changes if change.is_new]
+        assert sum(len(change.item.body) for change in new if change.item) < 400_000
+        shown += [change.seq for change in new]
+        since, parts = part.reached, parts + 1
+        if part.is_last:
+            break
+    assert shown == list(range(1, 41))
+    assert parts > 5
+    # What is known to whoever asks comes without its content.
+    (last,) = {change.item.body for change in part.changes if change.item and not change.is_new}
+    assert last == ""
+
+
+async def test_who_missed_too_many_that_share_a_number_lists_anew(
+    service: InboxService, database: Database, inboxes: Inboxes, user: UUID
+) -> None:
+    await fill(database, user, MOST_AT_ONCE, body=10)
+    assert len((await service.sync(user, MOST_AT_ONCE)).items) == MOST_AT_ONCE
+    other = await inboxes.user()
+    await fill(database, other, MOST_AT_ONCE + 1, body=10)
+    synced = await service.sync(other, MOST_AT_ONCE + 1)
+    assert (synced.recovered, synced.items) == (False, ())
+    part = await service.changes_since(other, MOST_AT_ONCE + 1)
+    assert not part.snapshot.can_resume(MOST_AT_ONCE + 1)
+
+
+async def test_an_inbox_that_counts_wrongly_is_counted_anew(
+    service: InboxService, changes: InboxChanges, database: Database, inboxes: Inboxes, user: UUID
+) -> None:
+    other = await inboxes.user()
+    past = datetime.now(UTC) - timedelta(seconds=60)
+    for each in (user, other):
+        await inboxes.add(each)
+        await inboxes.add(each, expires_at=past)
+    async with database.as_service() as connection:
+        await connection.execute(
+            text("UPDATE inbox_state SET unread = '{}' WHERE user_id = :id"), {"id": user}
+        )
+    expirer = Expirer(database, lambda _: None, utc_now)
+    while await expirer.expire_some():
+        pass
+    for each in (user, other):
+        assert (await service.state(each)).by_type == {"task": 1}
+    async with database.as_service() as connection:
+        await connection.execute(
+            text("UPDATE inbox_state SET unread = '{}' WHERE user_id = :id"), {"id": user}
+        )
+    item = (await service.page(user, limit=1)).items[0].item
+    with pytest.raises(Busy):
+        await changes.mark_read(user, item.id)
+    assert (await changes.mark_read(user, item.id)).unread_count == 0

@@ -61,10 +61,11 @@ class Seeded:
     owner_url: str
     ada: UUID
     eve: UUID
+    eves_notification: UUID
 
 
-def seed_statements(user: UUID) -> list[str]:
-    notification, batch, device = uuid4(), uuid4(), uuid4()
+def seed_statements(user: UUID, notification: UUID) -> list[str]:
+    batch, device = uuid4(), uuid4()
     return [
         f"INSERT INTO users VALUES ('{user}')",
         f"INSERT INTO notification_recipients (user_id, email) VALUES ('{user}', 'x@example.com')",
@@ -107,10 +108,11 @@ async def seeded(settings: Settings) -> Seeded:
         settings.database_owner_url.get_secret_value(),
         uuid4(),
         uuid4(),
+        uuid4(),
     )
     async with session(found.app_url, "service_role") as connection:
-        for user in (found.ada, found.eve):
-            for statement in seed_statements(user):
+        for user, notification in ((found.ada, uuid4()), (found.eve, found.eves_notification)):
+            for statement in seed_statements(user, notification):
                 await connection.execute(statement)
     return found
 
@@ -271,6 +273,14 @@ async def test_users_change_their_own_rows_and_no_others(
         assert await attempt(connection, others) == []
 
 
+INTO_ANOTHERS = (
+    "INSERT INTO notification_events (notification_id, user_id, channel, event)"
+    " VALUES ('{notification}', '{user}', 'in_app', 'clicked')",
+    "INSERT INTO notification_actions (notification_id, user_id, action, status)"
+    " VALUES ('{notification}', '{user}', 'theirs', 'completed')",
+)
+
+
 async def test_users_tell_events_of_themselves_alone(seeded: Seeded) -> None:
     add = (
         "INSERT INTO notification_events (notification_id, user_id, channel, event)"
@@ -279,6 +289,9 @@ async def test_users_tell_events_of_themselves_alone(seeded: Seeded) -> None:
     async with session(seeded.app_url, "notify_user", claims_of(seeded.ada)) as connection:
         assert await attempt(connection, add.format(seeded.ada)) == []
         assert await attempt(connection, add.format(seeded.eve)) == "denied"
+        for insert in INTO_ANOTHERS:
+            statement = insert.format(notification=seeded.eves_notification, user=seeded.ada)
+            assert await attempt(connection, statement) == "denied"
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         told: Any = await connection.fetch("SELECT DISTINCT user_id FROM notification_events")
         assert [row["user_id"] for row in told] == [seeded.ada]
@@ -442,7 +455,10 @@ async def test_every_policy_is_the_services_or_about_the_users_own(seeded: Seede
         else:
             assert policy["roles"] == ["notify_user"]
             assert policy["qual"] == (None if command == "INSERT" else own)
-            assert policy["with_check"] == own
+            # Nothing is added to another's notification, whoever it is said to be of.
+            added = f"({own} AND (EXISTS ( SELECT FROM notifications n WHERE ("
+            told = " ".join(policy["with_check"].split())
+            assert told.startswith(added) if command == "INSERT" else told == own
             changed.add((table, command))
     assert shown == set(OWNED)
     assert changed == {
