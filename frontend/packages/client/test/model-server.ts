@@ -62,18 +62,29 @@ export class ModelServer {
     });
   }
 
-  /** Net changes after `since`, in order; the items of one change share its number. */
+  /**
+   * Net changes after `since`, in order; the items of one change share its number.
+   *
+   * What became visible and changed since is told twice: as it is by now, at the number at which it
+   * became visible, then at that of its last change. What is gone is told although it was never seen.
+   */
   netChanges(since: number): InboxMessage[] {
-    const changed: InboxMessage[] = this.items.map((data) => this.#frame(data));
-    const deleted: InboxMessage[] = [...this.#deleted].map(([notification_id, seq]) => ({
-      type: "notification_deleted",
-      seq,
-      unread_count: this.unread.length,
-      notification_id,
-    }));
-    return structuredClone(
-      [...changed, ...deleted].filter(({ seq }) => seq > since).toSorted((a, b) => a.seq - b.seq),
-    );
+    const { items } = this;
+    const unread_count = this.unread.length;
+    const told: InboxMessage[] = [
+      ...items.map((data) => this.#frame(data)),
+      ...items
+        .filter(({ seq, position }) => seq > position)
+        .map(({ id, seq, read_at }) => ({
+          type: "read_status_updated" as const,
+          ...{ seq, unread_count, notification_id: id, read_at },
+        })),
+      ...[...this.#deleted].map(([notification_id, seq]) => ({
+        type: "notification_deleted" as const,
+        ...{ seq, unread_count, notification_id },
+      })),
+    ];
+    return structuredClone(told.filter(({ seq }) => seq > since).toSorted((a, b) => a.seq - b.seq));
   }
 
   create(): void {
@@ -124,7 +135,7 @@ export class ModelServer {
   }
 
   #frame(data: Notification): InboxMessage {
-    return { type: "notification", seq: data.seq, unread_count: this.unread.length, data };
+    return { type: "notification", seq: data.position, unread_count: this.unread.length, data };
   }
 
   #tell(message: InboxMessage): void {
