@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import type { Notification } from "../src/api.ts";
 import { createNotifications, type Notifications } from "../src/client.ts";
 import { generator, ModelServer } from "./model-server.ts";
 import { Service } from "./service.ts";
@@ -11,6 +12,9 @@ interface Session {
   world: FakeWorld;
   client: Notifications;
   isAway: boolean;
+  /** Position of the inbox when it first showed it. */
+  from: number | undefined;
+  arrived: Notification[];
 }
 
 /** A user with three tabs in one browser and one in another, all of which change things. */
@@ -98,7 +102,12 @@ class Sessions {
     this.#service.serve(world);
     const token = async () => tokenFor("u1");
     const client = createNotifications({ baseUrl: "https://host", token, environment: world });
-    this.open[at] = { world, client, isAway: false };
+    const session: Session = { world, client, isAway: false, from: undefined, arrived: [] };
+    this.open[at] = session;
+    client.subscribe(() => {
+      session.from ??= client.getState().seq;
+    });
+    client.onArrival((item) => session.arrived.push(item));
     client.start();
   }
 
@@ -126,7 +135,7 @@ test("whatever the sessions of a user do, all come to show what the server holds
     }
     await sessions.calm();
     const { model } = sessions;
-    for (const [index, { client }] of sessions.open.entries()) {
+    for (const [index, { client, from = 0, arrived }] of sessions.open.entries()) {
       const { items, unreadCount, byType, hasMore, view, connection } = client.getState();
       const told = `seed ${seed}, session ${index}, ${view}`;
       const all = view === "unread" ? model.unread : model.items;
@@ -135,6 +144,9 @@ test("whatever the sessions of a user do, all come to show what the server holds
       expect(hasMore || items.length === all.length, told).toBe(true);
       expect(unreadCount, told).toBe(model.unread.length);
       expect(byType ?? model.byType, told).toEqual(model.byType);
+      const announced = arrived.map(({ position }) => position);
+      expect(announced, told).toEqual([...new Set(announced)]);
+      expect(Math.min(...announced), told).toBeGreaterThan(from);
     }
     expect(sessions.sockets, `seed ${seed}`).toEqual([1, 1]);
     for (const { client } of sessions.open) client.stop();
