@@ -2,14 +2,15 @@ import type { Notification } from "@notify/client";
 import { useNotifications, useNotificationsClient } from "@notify/react";
 import { type RefObject, useEffect, useLayoutEffect, useRef } from "react";
 import { remove, toggleRead } from "./item-changes.ts";
+import { store, stored } from "./storage.ts";
 
 const EDITABLE = "input, select, textarea, dialog, [contenteditable]";
 const ENABLED_KEY = "notify.keys";
 
 /** Single keys can be turned off, for who speaks to the page or types by accident. */
-export const keysAreOn = (): boolean => localStorage.getItem(ENABLED_KEY) !== "off";
+export const keysAreOn = (): boolean => stored("localStorage", ENABLED_KEY) !== "off";
 export const turnKeys = (on: boolean): void =>
-  on ? localStorage.removeItem(ENABLED_KEY) : localStorage.setItem(ENABLED_KEY, "off");
+  store("localStorage", ENABLED_KEY, on ? null : "off");
 
 /** What each key does, in words. */
 export const KEYS: readonly (readonly [keys: readonly string[], does: string])[] = [

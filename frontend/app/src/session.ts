@@ -1,5 +1,6 @@
 import { ApiError, type TokenProvider } from "@notify/client";
 import { type DemoUser, issueToken } from "./demo.ts";
+import { store, stored } from "./storage.ts";
 
 export interface Session {
   user: DemoUser;
@@ -13,7 +14,7 @@ const NEARLY_EXPIRED_MS = 10_000;
 /** The session of this tab, if it has one; it survives reloading and ends with the tab. */
 export function storedSession(): Session | null {
   try {
-    return JSON.parse(sessionStorage.getItem(KEY) ?? "null") as Session | null;
+    return JSON.parse(stored("sessionStorage", KEY) ?? "null") as Session | null;
   } catch {
     return null;
   }
@@ -21,12 +22,12 @@ export function storedSession(): Session | null {
 
 export async function signIn(user: DemoUser): Promise<Session> {
   const session = { user, ...(await issueToken(user.id)) };
-  sessionStorage.setItem(KEY, JSON.stringify(session));
+  store("sessionStorage", KEY, JSON.stringify(session));
   return session;
 }
 
 export function signOut(): void {
-  sessionStorage.removeItem(KEY);
+  store("sessionStorage", KEY, null);
 }
 
 /** Answers the session's token while it lasts, and signs in again, once for all who ask. */
