@@ -52,13 +52,12 @@ export class Tabs<Told> {
    */
   join(name: string | undefined): void {
     this.leave();
-    const { environment } = this.#options;
-    if (name === undefined || !environment.locks || !environment.createChannel) {
+    this.#channel = name === undefined ? undefined : this.#open(name);
+    if (name === undefined || !this.#channel) {
       this.#lead();
       return;
     }
     this.#name = name;
-    this.#channel = environment.createChannel(name);
     this.#channel.onmessage = ({ data }) => this.#heard(data as Message<Told>);
     this.#request();
     this.ask();
@@ -85,6 +84,17 @@ export class Tabs<Told> {
   /** Of the leader: tells the followers. */
   tell(told: Told): void {
     if (this.#leads) this.#post({ told });
+  }
+
+  /** Nothing where tabs cannot share, or may not: browsers refuse channels with other storage. */
+  #open(name: string): Channel | undefined {
+    const { environment } = this.#options;
+    if (!environment.locks) return undefined;
+    try {
+      return environment.createChannel?.(name);
+    } catch {
+      return undefined;
+    }
   }
 
   #heard(message: Message<Told>): void {

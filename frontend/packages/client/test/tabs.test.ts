@@ -243,10 +243,27 @@ describe("nothing is shared", () => {
     await expectAllCurrent(tabs);
   });
 
-  test("where the browser refuses locks", async () => {
+  const refusals: [string, (world: FakeWorld) => void][] = [
+    [
+      "locks",
+      (world) => {
+        world.locks = { request: () => Promise.reject(new DOMException("", "SecurityError")) };
+      },
+    ],
+    [
+      "channels",
+      (world) => {
+        world.createChannel = () => {
+          throw new DOMException("", "SecurityError");
+        };
+      },
+    ],
+  ];
+
+  test.each(refusals)("where the browser refuses %s", async (_, refuse) => {
     const refused = () => {
       const world = new FakeWorld(browser);
-      world.locks = { request: () => Promise.reject(new DOMException("", "SecurityError")) };
+      refuse(world);
       return world;
     };
     const tabs = [await open({ world: refused() }), await open({ world: refused() })];
