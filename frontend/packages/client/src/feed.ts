@@ -55,6 +55,8 @@ export class Feed {
   #presence = 0;
   /** Of a follower: it has all that the leader has told. */
   #isInStep = false;
+  /** It leads by itself only because no token could be had that says with whom to share. */
+  #isAloneForNow = false;
 
   constructor(options: FeedOptions) {
     const { url, token, environment } = options;
@@ -147,8 +149,17 @@ export class Feed {
     const presence = this.#presence;
     const { environment, token, url } = this.#options;
     const canShare = environment.locks && environment.createChannel;
-    const user = canShare && subjectOf(await token({ refresh: false }).catch(() => null));
+    let isTokenAway = false;
+    const user =
+      canShare &&
+      subjectOf(
+        await token({ refresh: false }).catch(() => {
+          isTokenAway = true;
+          return null;
+        }),
+      );
     if (presence !== this.#presence) return;
+    this.#isAloneForNow = isTokenAway;
     this.#tabs.join(user && `notify:1:${url}:${user}`);
   }
 
@@ -172,6 +183,7 @@ export class Feed {
     // What is refused to this tab may be granted to the next, which has a token of its own.
     if (state.name === "closed") this.#tabs.leave();
     else this.#tabs.tell({ kind: "connection", connection: state });
+    if (state.name === "live" && this.#isAloneForNow) void this.#join();
   }
 
   #tell(told: Told): void {

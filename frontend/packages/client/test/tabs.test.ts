@@ -284,6 +284,29 @@ describe("nothing is shared", () => {
   });
 });
 
+test("tabs that start while no token can be had share a socket once there is one", async () => {
+  let isAway = true;
+  const token = async () => {
+    if (isAway) throw new TypeError("network");
+    return tokenFor("u1");
+  };
+  const tabs = [1, 2, 3].map((): Tab => {
+    const world = new FakeWorld(browser);
+    service.serve(world);
+    const client = createNotifications({ baseUrl: "https://host", token, environment: world });
+    client.start();
+    return { world, client };
+  });
+  await settled();
+  expect(tabs.map(connection)).toEqual(["waiting", "waiting", "waiting"]);
+  isAway = false;
+  for (const { world } of tabs) await world.passes(30_000);
+  await expectAllCurrent(tabs);
+  expect(sockets(tabs)).toHaveLength(1);
+  model.create();
+  await expectAllCurrent(tabs);
+});
+
 test("who is refused for good makes room for the next, and may join again", async () => {
   const tabs = await openMany(2);
   const [first, second] = tabs;
