@@ -8,7 +8,7 @@ import { applyMessage, type Inbox, restartAt, type View } from "./inbox.ts";
 import { Pages } from "./pages.ts";
 import type { Authenticated, ServerMessage } from "./protocol.ts";
 import { type NotificationsState, Store } from "./store.ts";
-import { unexpired } from "./token.ts";
+import { inTime, ofOneUser, unexpired } from "./token.ts";
 
 export interface NotificationsOptions {
   /** Origin of the API, such as `https://notify.example.com`. */
@@ -84,7 +84,7 @@ class LiveInbox implements Notifications {
     environment = browserEnvironment,
     ...options
   }: NotificationsOptions) {
-    const token = unexpired(options.token, environment.now);
+    const token = inTime(unexpired(ofOneUser(options.token), environment.now), environment);
     this.#environment = environment;
     this.api = createApi({ baseUrl, token, environment });
     this.#changes = new Changes({

@@ -1,9 +1,12 @@
 /** What an access token says of itself; only the server can tell whether that is true. */
 
 import type { TokenProvider } from "./api.ts";
+import type { Environment } from "./environment.ts";
 
 /** Tokens with less than this left are as good as expired. */
 const NEARLY_EXPIRED_MS = 5_000;
+/** A token that takes longer does not come any more. */
+const TIMEOUT_MS = 15_000;
 
 interface Claims {
   sub?: unknown;
@@ -25,6 +28,30 @@ export function unexpired(provider: TokenProvider, now: () => number): TokenProv
     const isOver = typeof exp === "number" && exp * 1000 - now() < NEARLY_EXPIRED_MS;
     return isOver ? provider({ refresh: true }) : token;
   };
+}
+
+/** Answers `null` once the tokens are another user's: what is held is not theirs to see. */
+export function ofOneUser(provider: TokenProvider): TokenProvider {
+  let user: string | undefined;
+  return async (request) => {
+    const token = await provider(request);
+    const subject = subjectOf(token);
+    user ??= subject;
+    return subject === user || subject === undefined ? token : null;
+  };
+}
+
+/** Gives up waiting for a provider that answers nothing. */
+export function inTime(
+  provider: TokenProvider,
+  environment: Pick<Environment, "after">,
+): TokenProvider {
+  return (request) =>
+    new Promise((resolve, reject) => {
+      const expire = () => reject(new Error("No token came in time."));
+      const cancel = environment.after(TIMEOUT_MS, expire);
+      provider(request).finally(cancel).then(resolve, reject);
+    });
 }
 
 function claimsOf(token: string | null): Claims {

@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
 import type { TokenProvider } from "../src/api.ts";
 import { createNotifications } from "../src/client.ts";
-import { subjectOf, unexpired } from "../src/token.ts";
+import { inTime, ofOneUser, subjectOf, unexpired } from "../src/token.ts";
 import { authenticated, FakeWorld, tokenFor } from "./support.ts";
 
 const NOW = 1_750_000_000_000;
@@ -43,6 +43,57 @@ test("whom a token is for can be read where it says so", () => {
     undefined,
     undefined,
   ]);
+});
+
+test("another user's token is as good as none", async () => {
+  let user = "u1";
+  const provider = ofOneUser(async () => tokenFor(user));
+  expect(await provider({ refresh: false })).toBe(tokenFor("u1"));
+  user = "u2";
+  expect(await provider({ refresh: true })).toBeNull();
+  user = "u1";
+  expect(await provider({ refresh: false })).toBe(tokenFor("u1"));
+});
+
+test("tokens that cannot be read are taken as they are", async () => {
+  const tokens = ["opaque", "other", null];
+  const provider = ofOneUser(async () => tokens.shift() ?? null);
+  const taken = [1, 2, 3].map(() => provider({ refresh: false }));
+  expect(await Promise.all(taken)).toEqual(["opaque", "other", null]);
+});
+
+test("a token that does not come is not waited for for ever", async () => {
+  const world = new FakeWorld();
+  const asked = inTime(() => new Promise(() => undefined), world);
+  const outcome = asked({ refresh: false }).catch((error: Error) => error.message);
+  await world.passes(15_000);
+  expect(await outcome).toBe("No token came in time.");
+  expect(await inTime(async () => "token", world)({ refresh: false })).toBe("token");
+  expect(world.timers).toBe(0);
+});
+
+test("what another user signs in to is neither asked for nor shown", async () => {
+  const world = new FakeWorld();
+  world.answer = () =>
+    Response.json({ items: [], unread_count: 0, next_cursor: null, has_more: false, seq: 0 });
+  let user = "u1";
+  const token = async () => tokenFor(user);
+  const client = createNotifications({ baseUrl: "https://host", token, environment: world });
+  client.start();
+  await world.passes(0);
+  world.socket.opens();
+  world.socket.says(authenticated());
+  world.socket.says({ type: "sync_complete", seq: 0 });
+  user = "u2";
+  world.socket.ends(1006);
+  await world.passes(500);
+  await client.refresh();
+  expect(client.getState()).toMatchObject({
+    connection: { name: "closed", reason: "unauthorized" },
+    error: { status: 401 },
+  });
+  expect([world.sockets.length, world.requests.length]).toEqual([1, 1]);
+  client.stop();
 });
 
 test("the token is fresh before the socket comes back, not after a refusal", async () => {
