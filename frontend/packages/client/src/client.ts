@@ -79,7 +79,7 @@ class LiveInbox implements Notifications {
 
   constructor({
     baseUrl,
-    wsUrl = baseUrl.replace(/^http/, "ws") + SOCKET_PATH,
+    wsUrl = baseUrl.replace(/^http/, "ws").replace(/\/$/, "") + SOCKET_PATH,
     pageSize = PAGE_SIZE,
     environment = browserEnvironment,
     ...options

@@ -73,6 +73,13 @@ describe("starting", () => {
     });
   });
 
+  test("from an address that ends in a slash, asks at the same places", async () => {
+    client = createNotifications({ baseUrl: "https://host/", token, environment: world });
+    await goLive();
+    expect(world.requests[0]?.url).toBe("https://host/api/v1/notifications?limit=20");
+    expect(world.socket.url).toBe("wss://host/api/v1/notifications/ws");
+  });
+
   test("connects even when the page cannot be had, and fetches it then", async () => {
     const answer = world.answer;
     world.answer = () => Promise.reject(new TypeError("network"));
