@@ -173,9 +173,10 @@ function applyToItems(inbox: Inbox, message: InboxMessage): Pick<Inbox, "items" 
   const { items, extents } = inbox;
   switch (message.type) {
     case "notification": {
-      const item = { ...message.data, seq: message.seq };
-      const floor = floorOf(extents, "all", "unread");
-      const isDeeper = item.position < floor && !holds(items, item.id);
+      const held = items.find(({ id }) => id === message.data.id);
+      const { delivery_status = {} } = held ?? {};
+      const item = { delivery_status, ...message.data, seq: message.seq };
+      const isDeeper = !held && item.position < floorOf(extents, "all", "unread");
       return { items: isDeeper ? items : withItem(items, item), extents };
     }
     case "notification_deleted":

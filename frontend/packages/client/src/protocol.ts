@@ -20,7 +20,8 @@ export interface Authenticated extends InboxChange {
 
 export interface NotificationReceived extends InboxChange {
   type: "notification";
-  data: Notification;
+  /** As it is by now; how its channels fare is told in the list alone. */
+  data: Omit<Notification, "delivery_status">;
 }
 
 export interface ReadStatusUpdated extends InboxChange {

@@ -116,6 +116,23 @@ describe("starting", () => {
 });
 
 describe("live", () => {
+  test("keeps what the list told of the channels, which messages do not", async () => {
+    pages[""] = { items: [notification(1)], unread_count: 1, seq: 1 };
+    await goLive(1);
+    for (const [seq, position] of [
+      [2, 2],
+      [3, 1],
+    ] as const) {
+      const { delivery_status: _, ...data } = notification(position);
+      world.socket.says({ type: "notification", seq, unread_count: 2, data });
+    }
+    const statuses = state().items.map(({ id, delivery_status }) => [id, delivery_status]);
+    expect(statuses).toEqual([
+      ["n2", {}],
+      ["n1", { in_app: "sent" }],
+    ]);
+  });
+
   test("tells subscribers of each change and nobody who left", async () => {
     await goLive();
     const listener = vi.fn();
