@@ -27,6 +27,8 @@ export interface Failure {
 interface Open {
   readonly change: Change;
   readonly at: string;
+  /** Of a notification that was not held: the server's state could not show whether it is done. */
+  readonly isBlind: boolean;
   /** Ends, without an error, when the server has answered or cannot be reached. */
   answered: Promise<void>;
   /**
@@ -68,6 +70,7 @@ export class Changes {
     const open: Open = {
       change,
       at: this.#options.now(),
+      isBlind: change.kind !== "read_all" && !holds(this.#options.inbox(), change.id),
       answered: Promise.resolve(),
       stage: "sent",
     };
@@ -90,7 +93,7 @@ export class Changes {
       const after = withChange(inbox, open);
       const hasEffect = after !== inbox;
       inbox = after;
-      return hasEffect;
+      return hasEffect || (open.isBlind && open.stage === "sent");
     });
   }
 
@@ -128,6 +131,8 @@ export class Changes {
     this.#options.onChange();
   }
 }
+
+const holds = ({ items }: Inbox, wanted: string) => items.some(({ id }) => id === wanted);
 
 const overlap = (one: Change, other: Change) =>
   one.kind === "read_all" || other.kind === "read_all" || one.id === other.id;

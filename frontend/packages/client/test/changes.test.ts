@@ -172,6 +172,27 @@ describe("taken back", () => {
   });
 });
 
+test("what is not held and cannot be changed is told too, whatever happens meanwhile", async () => {
+  hold();
+  service.mishap = () => "refused";
+  void client.markRead("n1");
+  void client.remove("n2");
+  await settled();
+  model.create();
+  await settled();
+  expect(state().unreadCount).toBe(7);
+  await letGo();
+  expect(failed()).toEqual(["n1", "n2"]);
+  expect(state().unreadCount).toBe(7);
+});
+
+test("what is not held is changed without a trace", async () => {
+  await client.markRead("n1");
+  await client.loadMore();
+  expect([unread(), state().unreadCount]).toEqual([["n6", "n5", "n4", "n3", "n2"], 5]);
+  expect(failed()).toEqual([]);
+});
+
 test("removing what is gone already is no failure", async () => {
   await client.remove("unknown");
   expect(failed()).toEqual([]);
