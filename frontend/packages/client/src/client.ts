@@ -100,7 +100,11 @@ class LiveInbox implements Notifications {
     this.#pages = new Pages({
       fetch: (query, signal) => this.api.list({ limit: pageSize, ...query }, signal),
       store: this.#store,
-      onInbox: (inbox) => this.#setInbox(inbox),
+      onInbox: (inbox) => {
+        const before = this.#store.inbox;
+        this.#setInbox(inbox);
+        this.#announceUntold(before);
+      },
       onReplaced: () => this.#feed.loaded(),
     });
     this.#feed = new Feed({
@@ -252,7 +256,19 @@ class LiveInbox implements Notifications {
     const { id } = message.data;
     if (before.items.some((item) => item.id === id)) return;
     const arrived = this.#store.inbox.items.find((item) => item.id === id);
-    if (!arrived) return;
+    if (arrived) this.#announce(arrived);
+  }
+
+  /** Announces what came with a page, oldest first, and was not told by a message before. */
+  #announceUntold({ seq, begun, items }: Inbox): void {
+    if (seq === undefined) return;
+    const known = new Set(items.map(({ id }) => id));
+    const isUntold = ({ id, position, read_at }: Notification) =>
+      position > begun && read_at === null && !known.has(id);
+    for (const item of this.#store.inbox.items.filter(isUntold).toReversed()) this.#announce(item);
+  }
+
+  #announce(arrived: Notification): void {
     for (const [listener, { oncePerBrowser = false }] of [...this.#arrivalListeners]) {
       if (!oncePerBrowser || this.#feed.leads) listener(arrived);
     }

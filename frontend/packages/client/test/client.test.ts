@@ -156,6 +156,18 @@ describe("live", () => {
     expect(listener.mock.calls.map(([item]) => item.id)).toEqual(["n1"]);
   });
 
+  test("announces what a page brings before its message, once", async () => {
+    await goLive();
+    const listener = vi.fn();
+    client.onArrival(listener);
+    const read = notification(3, { read_at: "2026-01-08T12:05:00Z" });
+    pages[""] = { items: [read, notification(2), notification(1)], unread_count: 2, seq: 3 };
+    await client.refresh();
+    expect(listener.mock.calls.map(([item]) => item.id)).toEqual(["n1", "n2"]);
+    for (const seq of [1, 2, 3, 4]) arrives(seq);
+    expect(listener.mock.calls.map(([item]) => item.id)).toEqual(["n1", "n2", "n4"]);
+  });
+
   test("resumes when a pong is ahead of what arrived and stays so", async () => {
     await goLive();
     arrives(1);

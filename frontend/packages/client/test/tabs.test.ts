@@ -112,14 +112,26 @@ describe("when the leader goes", () => {
     expect(arrived).toEqual(["n7", "n8"]);
   });
 
-  test("and comes back, it follows and catches up", async () => {
+  test("and comes back, it follows, catches up and announces what arrived", async () => {
     const tabs = await openMany(2);
     const [leader] = tabs;
+    const [arrived, sounded]: string[][] = [[], []];
+    leader?.client.onArrival(({ id }) => arrived?.push(id));
+    for (const { client } of tabs) {
+      client.onArrival(({ id }) => sounded?.push(id), { oncePerBrowser: true });
+    }
+    model.create();
+    await settled();
     leader?.world.isPresent(false);
     await settled();
-    model.create();
+    for (let count = 0; count < 3; count++) model.create();
+    model.setRead("n9", true);
+    model.setRead("n5", true);
+    model.setRead("n5", false);
     leader?.world.isPresent(true);
     await expectAllCurrent(tabs);
+    expect(arrived).toEqual(["n7", "n8", "n10"]);
+    expect(sounded).toEqual(["n7", "n8", "n9", "n10"]);
     expect(sockets(tabs)).toHaveLength(1);
     expect(leader?.world.open).toHaveLength(0);
   });
