@@ -59,6 +59,8 @@ const SOCKET_PATH = "/api/v1/notifications/ws";
 const PAGE_SIZE = 20;
 /** How long messages that are known to exist may take to arrive. */
 const BEHIND_MS = 5_000;
+/** By then the server has told what it has confirmed, though messages were lost on their way. */
+const TOLD_MS = 15_000;
 /** Acknowledgements are gathered for this long. */
 const ACK_MS = 1_000;
 
@@ -74,6 +76,8 @@ class LiveInbox implements Notifications {
   readonly #pages: Pages;
   readonly #feed: Feed;
   readonly #arrivalListeners = new Map<(item: Notification) => void, ArrivalOptions>();
+  /** When the changes were marked last. */
+  #markedAt = 0;
   #cancelCatchUp: (() => void) | undefined;
   #cancelAck: (() => void) | undefined;
 
@@ -212,7 +216,7 @@ class LiveInbox implements Notifications {
   }
 
   #authenticated(message: Authenticated, resumed: boolean): void {
-    this.#changes.mark();
+    this.#mark();
     if (resumed) {
       this.#apply(message);
     } else {
@@ -234,9 +238,11 @@ class LiveInbox implements Notifications {
       case "pong":
         this.#apply(message);
         this.#catchUpTo(message.seq);
-        if (this.#isBehind(message.seq)) break;
+        // Pongs follow each other closely where the page is looked at again and again.
+        if (this.#isBehind(message.seq) || this.#environment.now() - this.#markedAt < TOLD_MS)
+          break;
         this.#changes.reach();
-        this.#changes.mark();
+        this.#mark();
         break;
       case "sync_complete":
         this.#apply(message);
@@ -247,6 +253,11 @@ class LiveInbox implements Notifications {
       default:
         this.#apply(message);
     }
+  }
+
+  #mark(): void {
+    this.#markedAt = this.#environment.now();
+    this.#changes.mark();
   }
 
   #applyAndAnnounce(message: ServerMessage): void {

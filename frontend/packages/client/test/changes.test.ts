@@ -199,6 +199,23 @@ test("removing what is gone already is no failure", async () => {
   expect(changes()).toEqual(["DELETE unknown"]);
 });
 
+test("what is confirmed stays while its message is late, however often it is looked at", async () => {
+  const pong = { type: "pong", timestamp: "t", seq: model.seq };
+  model.onFrame = () => undefined;
+  world.socket.onSent = () => world.socket.says(pong);
+  await client.markRead("n6");
+  await world.passes(20_000);
+  for (let look = 0; look < 3; look++) {
+    world.socket.says(pong);
+    await world.passes(1_000);
+    expect([unread(), state().unreadCount]).toEqual([["n5", "n4", "n3"], 5]);
+  }
+  // The server never tells of it, so what it does tell is believed in the end.
+  await world.passes(15_000);
+  world.socket.says(pong);
+  expect([unread(), state().unreadCount]).toEqual([["n6", "n5", "n4", "n3"], 6]);
+});
+
 describe("without a socket", () => {
   test("what the server has confirmed stays until its message comes", async () => {
     world.chance = 1;
