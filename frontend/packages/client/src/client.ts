@@ -76,6 +76,8 @@ class LiveInbox implements Notifications {
   readonly #pages: Pages;
   readonly #feed: Feed;
   readonly #arrivalListeners = new Map<(item: Notification) => void, ArrivalOptions>();
+  /** What is held is of before, until the newest page has come. */
+  #startsAnew = false;
   /** When the changes were marked last. */
   #markedAt = 0;
   #cancelCatchUp: (() => void) | undefined;
@@ -220,9 +222,16 @@ class LiveInbox implements Notifications {
     if (resumed) {
       this.#apply(message);
     } else {
-      this.#setInbox(restartAt(this.#store.inbox, message));
-      void this.#pages.refresh();
+      void this.#startAnew(message);
     }
+  }
+
+  async #startAnew(message: Authenticated): Promise<void> {
+    this.#startsAnew = true;
+    this.#setInbox(restartAt(this.#store.inbox, message));
+    await this.#pages.refresh();
+    this.#startsAnew = false;
+    if (this.getState().status === "ready") this.#changes.reach();
   }
 
   #received(message: LiveMessage): void {
@@ -246,7 +255,7 @@ class LiveInbox implements Notifications {
         break;
       case "sync_complete":
         this.#apply(message);
-        this.#changes.reach();
+        if (!this.#startsAnew) this.#changes.reach();
         this.#acknowledge();
         if (this.getState().status === "error") void this.#pages.refresh();
         break;

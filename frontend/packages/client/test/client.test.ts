@@ -231,6 +231,21 @@ describe("live", () => {
     expect(state()).toMatchObject({ unreadCount: 4, seq: 9, status: "ready" });
   });
 
+  test("keeps the user's changes until it is fetched anew", async () => {
+    pages[""] = { items: [notification(1)], unread_count: 1, seq: 1 };
+    await goLive(1, { unread_count: 1 });
+    world.socket.ends(3010);
+    await client.markRead("n1");
+    const shown: unknown[] = [];
+    client.subscribe(() => shown.push([state().items[0]?.read_at === null, state().unreadCount]));
+    await world.passes(500);
+    const read = notification(1, { read_at: "2026-01-08T12:05:00Z", seq: 9 });
+    pages[""] = { items: [read], unread_count: 0, seq: 9 };
+    await handshake(9, { recovered: false, unread_count: 0 });
+    expect(state()).toMatchObject({ seq: 9, unreadCount: 0, items: [{ read_at: read.read_at }] });
+    expect(new Set(shown.map(String))).toEqual(new Set(["false,0"]));
+  });
+
   test("retries a failed page once it is connected again", async () => {
     pages[""] = { items: [notification(1)], unread_count: 1, seq: 1 };
     await goLive(1);
