@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from types import TracebackType
 from typing import Final, Self, cast
+from weakref import WeakValueDictionary
 
 import httpcore
 import httpx
@@ -45,6 +46,7 @@ NOT_PUBLIC: Final = tuple(
 )
 
 CONNECTIONS: Final = 100
+CALLS_TO_ONE_ORIGIN: Final = 20  # so that one that hangs leaves connections to others
 RESOLVING_AT_ONCE: Final = 16  # threads; the event loop's own are left to others
 ADDRESSES_TRIED: Final = 4
 MAX_ANSWER: Final = 16 * 1024  # bytes
@@ -249,6 +251,8 @@ class Outbound:
             keepalive_expiry=5.0,
             network_backend=_PinnedBackend(rules, resolve or self._resolve),
         )
+        # Each is kept only as long as somebody calls there.
+        self._origins = WeakValueDictionary[tuple[str, int], asyncio.Semaphore]()
 
     async def __aenter__(self) -> Self:
         return self
@@ -282,9 +286,13 @@ class Outbound:
             Unreachable: no connection, no answer, or not in time.
         """
         target = self.rules.parse(url)
+        place = self._origins.setdefault(
+            (target.host, target.port), asyncio.Semaphore(CALLS_TO_ONE_ORIGIN)
+        )
         try:
             async with (
                 asyncio.timeout(seconds),
+                place,
                 self._pool.stream(
                     "POST",
                     _core_url(target),

@@ -12,8 +12,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app.security.outbound import AddressRefused, AddressRules, Outbound, Resolver, Unreachable
+from app.security.outbound import (
+    CALLS_TO_ONE_ORIGIN,
+    CONNECTIONS,
+    AddressRefused,
+    AddressRules,
+    Outbound,
+    Resolver,
+    Unreachable,
+)
 from tests.integration.receiver import Receiver, Reply, receiving
+from tests.integration.sockets import eventually
 
 OPEN = AddressRules(allow_loopback=True)
 PATIENCE = 20.0
@@ -85,6 +94,22 @@ async def test_an_answer_that_does_not_end_is_given_up(receiver: Receiver, reply
     async with Outbound(OPEN) as outbound, asyncio.timeout(PATIENCE):
         with pytest.raises(Unreachable):
             await outbound.post(receiver.url(), b"", {}, seconds=0.3, most=10_000_000)
+
+
+async def test_a_receiver_that_hangs_leaves_connections_to_others(receiver: Receiver) -> None:
+    async with receiving() as hanging, Outbound(OPEN) as outbound:
+        hanging.replies = [Reply(hangs=True)]
+        calls = [
+            asyncio.create_task(outbound.post(hanging.url(), b"", {}, seconds=10 * PATIENCE))
+            for _ in range(2 * CONNECTIONS)
+        ]
+        await eventually(lambda: len(hanging.calls) == CALLS_TO_ONE_ORIGIN)
+        answer = await outbound.post(receiver.url(), b"", {}, seconds=PATIENCE)
+        assert answer.status == 200
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert len(hanging.calls) == CALLS_TO_ONE_ORIGIN
 
 
 async def test_what_answers_nothing_is_unreachable(receiver: Receiver) -> None:
