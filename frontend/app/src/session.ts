@@ -22,8 +22,12 @@ export function storedSession(): Session | null {
 
 export async function signIn(user: DemoUser): Promise<Session> {
   const session = { user, ...(await issueToken(user.id)) };
-  store("sessionStorage", KEY, JSON.stringify(session));
+  keep(session);
   return session;
+}
+
+function keep(session: Session): void {
+  store("sessionStorage", KEY, JSON.stringify(session));
 }
 
 export function signOut(): void {
@@ -37,7 +41,9 @@ export function sessionTokens(session: Session): TokenProvider {
 
   async function renew(): Promise<string | null> {
     try {
-      current = await signIn(current.user);
+      current = { user: current.user, ...(await issueToken(current.user.id)) };
+      // Who has signed out meanwhile stays signed out.
+      if (storedSession()?.user.id === current.user.id) keep(current);
       return current.token;
     } catch (error) {
       if (error instanceof ApiError && error.status >= 400 && error.status < 500) return null;

@@ -53,6 +53,14 @@ test("an ended token, or a refused one, is renewed once for all who ask", async 
   expect(await tokens({ refresh: false })).toBe("fresh");
 });
 
+test("a renewal that ends after signing out signs nobody in", async () => {
+  await signIn(user);
+  const renewed = sessionTokens(held)({ refresh: true });
+  signOut();
+  await renewed;
+  expect(storedSession()).toBeNull();
+});
+
 test("a user who is gone is signed out; a server that is away is not the end", async () => {
   const tokens = sessionTokens(held);
   answer = () => Response.json({}, { status: 404 });

@@ -87,7 +87,16 @@ export class Store {
 
   #tell(state: NotificationsState): void {
     this.#state = state;
-    for (const listener of [...this.#listeners]) listener();
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener();
+      } catch (error) {
+        // One that fails is to be heard of, and keeps nothing from the others.
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
   }
 }
 
