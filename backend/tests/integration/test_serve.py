@@ -80,6 +80,18 @@ async def test_a_stalled_reader_is_cut_off(here: RunningGateway) -> None:
         await eventually(lambda: not here.gateway.hub.sessions)
 
 
+async def test_few_large_frames_are_too_many_for_a_stalled_reader(
+    settings: Settings, database: Database, redis_client: Redis
+) -> None:
+    async with running_gateway(
+        settings, database, redis_client, ws_send_queue_size=1_000_000
+    ) as there:
+        user_id = uuid4()
+        async with stalled(there, user_id):
+            await fill(there, user_id)
+            await eventually(lambda: not there.gateway.hub.sessions)
+
+
 async def test_other_sockets_do_not_wait_for_a_stalled_one(here: RunningGateway) -> None:
     user_id = uuid4()
     async with stalled(here, user_id), here.live(user_id) as client:
