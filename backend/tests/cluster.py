@@ -1,9 +1,7 @@
 """A cluster of six Valkey servers on loopback, three masters and their replicas, to be broken."""
 
 import asyncio
-import random
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -18,6 +16,7 @@ from redis.exceptions import RedisError
 
 from app.embedded.binaries import VALKEY
 from app.embedded.program import Program, spawn, start_failure, stop
+from tests.stack import free_ports
 
 MASTERS = 3
 SLOTS = 16_384
@@ -69,7 +68,7 @@ class Node:
         """Start it, on ports of its own from the first time on."""
         for _ in range(START_ATTEMPTS):
             if not self.process:
-                self.port, self.bus_port = free_port(), free_port()
+                self.port, self.bus_port = free_ports(2)
                 (self.directory / "valkey.conf").write_text(CONFIG)
             self.process = spawn(self.program)
             if await self._answers():
@@ -244,15 +243,3 @@ async def until(holds: Callable[[], Awaitable[bool]], seconds: float = SECONDS) 
                 if await holds():
                     return
             await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, below those that outgoing connections take."""
-    while True:
-        port = random.randrange(20_000, 32_768)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -178,19 +179,25 @@ async def _until_ready(
             await asyncio.sleep(0.1)
 
 
+DRAW = random.SystemRandom()  # which nobody seeds
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that outgoing connections take."""
+    """Ports that nobody listens on, below those that outgoing connections take.
+
+    They are drawn, so that tests of several processes do not come upon the same at once.
+    """
     ports: list[int] = []
-    candidates = iter(range(20_000 + os.getpid() % 10_000, 32_768))
-    while len(ports) < count:
-        port = next(candidates)
+    for port in DRAW.sample(range(20_000, 32_768), 500):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         ports.append(port)
-    return ports
+        if len(ports) == count:
+            return ports
+    raise LookupError("no free ports")
 
 
 def as_json(text: str | bytes) -> dict[str, Any]:
