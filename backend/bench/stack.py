@@ -1,9 +1,7 @@
 """The real stack, started as `notify up` starts it, with users to measure with."""
 
 import os
-import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -29,6 +27,7 @@ from app.embedded.servers import with_urls
 from app.load_settings import load_settings
 from app.security.jwt import issue_token
 from bench.load import HOST, HttpClient, request_bytes, send_all
+from tests.stack import free_ports
 
 START_SECONDS = 120
 STOP_SECONDS = 60
@@ -38,7 +37,6 @@ SERVICE = "bench"
 TIMEZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", None)
 
 # Below the ports that outgoing connections take.
-PORTS = range(20_000, 32_768)
 
 # What is measured is the capacity, so the policy's limits are out of the way.
 LIMITS = {
@@ -242,21 +240,6 @@ def wait_answers(port: int, path: str, process: Popen[bytes]) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise StackFailed(f"nothing answers on port {port}")
         time.sleep(0.1)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on."""
-    ports: list[int] = []
-    for port in random.sample(PORTS, 200):
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        ports.append(port)
-        if len(ports) == count:
-            return ports
-    raise StackFailed("no free ports")
 
 
 def _user(number: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from app.config import Settings
 from app.db.database import Database, dumps
 from app.pipeline.deliver import Clock
 from app.pipeline.sweep import DRAIN_SECONDS, SHORTEST_SLEEP, repeat
+from app.pipeline.track import retry_policy
 from app.policy.kinds import Reason
 from app.policy.retry import RetryPolicy
 from app.security.encryption import Cipher
@@ -224,13 +225,8 @@ def callback_queue(
     settings: Settings, database: Database, outbound: Outbound, clock: Clock
 ) -> CallbackQueue:
     """The queue as the settings want it, which posts with a shared client."""
-    retry = RetryPolicy(
-        base=settings.retry_base_seconds,
-        cap=settings.retry_cap_seconds,
-        max_attempts=settings.delivery_max_attempts,
-    )
     sender = CallbackSender(settings, outbound, Cipher(settings.encryption_keys))
-    return CallbackQueue(settings, database, sender, retry, clock)
+    return CallbackQueue(settings, database, sender, retry_policy(settings), clock)
 
 
 class CallbackSweeper:

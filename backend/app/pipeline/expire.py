@@ -6,15 +6,13 @@ from collections.abc import Callable
 from datetime import datetime
 
 from app.db.database import Database
+from app.models.notification import EXPIRING
 from app.pipeline.announce import Announcement
 from app.pipeline.change import OVERDUE_AT_ONCE, count_anew, expire_overdue
 from app.pipeline.deliver import Clock
 from app.realtime.backplane import Change
 from app.realtime.inboxes import WrongCount, lock_free_inboxes, save_inboxes
 
-EXPIRING = """
-    position IS NOT NULL AND expires_at IS NOT NULL AND deleted_at IS NULL AND expired_at IS NULL
-"""
 OVERDUE_USERS = f"""
     SELECT DISTINCT user_id FROM (
         SELECT user_id FROM notifications WHERE expires_at <= $1 AND {EXPIRING}

@@ -23,6 +23,7 @@ from app.channels.base import (
     Sent,
     Skipped,
 )
+from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable
 from app.pipeline.coalescing import Coalescer
@@ -80,6 +81,15 @@ RECORD = text("""
            CAST(:now AS timestamptz)
     FROM recorded
 """)
+
+
+def retry_policy(settings: Settings) -> RetryPolicy:
+    """When what may work later is tried again, as the settings want it."""
+    return RetryPolicy(
+        base=settings.retry_base_seconds,
+        cap=settings.retry_cap_seconds,
+        max_attempts=settings.delivery_max_attempts,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from app.services.inbox_changes import InboxChanges
 
 
 class InboxCommands:
-    """Messages that change the inbox; every session of the user is told, this one at once.
+    """Messages that change the inbox; every session of the user is told.
 
     One that changes nothing is answered with what is the case.
 
@@ -52,13 +52,11 @@ class InboxCommands:
 
 
 def answer(session: Session, edit: InboxEdit, seq: int, unchanged: bytes) -> None:
-    """Tell the session of the changes, or of what is the case since `seq` when there was none.
+    """Tell the session what is the case since `seq`, when there was nothing to change.
 
-    What it has not been told yet it will be, in its turn: an answer that ran ahead would let its
-    client resume behind what it never saw.
+    A change is told to all sessions. What this one has not been told yet it will be, in its turn:
+    an answer that ran ahead would let its client resume behind what it never saw.
     """
-    for change in edit.changes:
-        session.offer(change)
     is_told = any(change.seq == seq for change in edit.changes)
     if not is_told and seq <= session.seq:
         session.push(unchanged)

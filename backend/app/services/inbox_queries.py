@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from app.models.notification import EXPIRING
 from app.pipeline.change import VISIBLE
 from app.policy.kinds import Priority, Sort
 
@@ -20,11 +21,10 @@ COLUMNS = """
     n.expires_at, n.seq, n.position
 """
 # What is overdue is to leave the inbox before anybody reads it.
-STATE = """
+STATE = f"""
     s.seq AS inbox_seq, s.floor_seq, s.unread, EXISTS (
-        SELECT FROM notifications e
-        WHERE e.user_id = :user_id AND e.expires_at <= now() AND e.position IS NOT NULL
-          AND e.expires_at IS NOT NULL AND e.deleted_at IS NULL AND e.expired_at IS NULL
+        SELECT FROM notifications
+        WHERE notifications.user_id = :user_id AND expires_at <= now() AND {EXPIRING}
     ) AS is_overdue
 """
 

@@ -35,9 +35,8 @@ from app.pipeline.expand import Expander
 from app.pipeline.expire import Expirer
 from app.pipeline.sweep import DRAIN_SECONDS, Sweeper
 from app.pipeline.tidy import Tidier
-from app.pipeline.track import Recorder
+from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel
-from app.policy.retry import RetryPolicy
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.security.outbound import AddressRules, Outbound
@@ -76,18 +75,13 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
     client = httpx.AsyncClient(
         limits=httpx.Limits(max_connections=connections), follow_redirects=False
     )
-    retry = RetryPolicy(
-        base=settings.retry_base_seconds,
-        cap=settings.retry_cap_seconds,
-        max_attempts=settings.delivery_max_attempts,
-    )
     defaults = Defaults.from_settings(settings)
     try:
         async with (
             client,
             Outbound(AddressRules.from_settings(settings)) as outbound,
             Announcer(Backplane(redis), StreamDoorbell(broker)) as announcer,
-            Recorder(database, retry, clock) as recorder,
+            Recorder(database, retry_policy(settings), clock) as recorder,
         ):
             channels: list[ChannelSender] = [
                 InAppChannel(

@@ -175,6 +175,8 @@ async def running_gateway(
         task = asyncio.create_task(backplane.publish(told.changes, timeout=PATIENCE))
         publishing.add(task)
         task.add_done_callback(publishing.discard)
+        for change in told.changes:
+            gateway.hub.apply(change)
 
     changes = InboxChanges(database, announce, utc_now)
     inbox = InboxService(database, settings, changes.expire)

@@ -47,11 +47,6 @@ VALIDATORS = {name: validator(name) for name in MESSAGES}
 
 
 @pytest.fixture
-def inboxes(database: Database) -> Inboxes:
-    return Inboxes(database)
-
-
-@pytest.fixture
 async def here(
     settings: Settings, database: Database, redis_client: Redis
 ) -> AsyncGenerator[RunningGateway]:

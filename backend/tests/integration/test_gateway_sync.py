@@ -34,16 +34,6 @@ from tests.integration.sockets import (
 )
 
 
-@pytest.fixture
-def inboxes(database: Database) -> Inboxes:
-    return Inboxes(database)
-
-
-@pytest.fixture
-async def user(inboxes: Inboxes) -> UUID:
-    return await inboxes.user()
-
-
 @pytest.fixture(scope="module")
 async def here(settings: Settings, database: Database) -> AsyncGenerator[RunningGateway]:
     """A gateway that repairs holes, and does not compare positions on its own."""

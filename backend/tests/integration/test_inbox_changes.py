@@ -24,27 +24,6 @@ HELD, DIGEST = "2099-01-01T00:00:00Z", "2099-01-02T09:00:00Z"
 
 
 @pytest.fixture
-def inboxes(database: Database) -> Inboxes:
-    return Inboxes(database)
-
-
-@pytest.fixture
-async def user(inboxes: Inboxes) -> UUID:
-    return await inboxes.user()
-
-
-@pytest.fixture
-def told() -> list[Announcement]:
-    """What was announced."""
-    return []
-
-
-@pytest.fixture
-def changes(database: Database, told: list[Announcement]) -> InboxChanges:
-    return InboxChanges(database, told.append, utc_now)
-
-
-@pytest.fixture
 def expirer(database: Database, told: list[Announcement]) -> Expirer:
     return Expirer(database, told.append, utc_now)
 

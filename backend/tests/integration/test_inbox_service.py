@@ -9,34 +9,12 @@ from sqlalchemy import text
 from app.config import Settings
 from app.db.database import Database
 from app.errors import Busy, NotFound, ValidationFailed
-from app.pipeline.announce import Announcement
 from app.pipeline.deliver import utc_now
 from app.pipeline.expire import Expirer
 from app.policy.kinds import Channel, DeliveryStatus
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_service import MOST_AT_ONCE, InboxPage, InboxService
 from tests.integration.sockets import Inboxes, id_of, statements
-
-
-@pytest.fixture
-def inboxes(database: Database) -> Inboxes:
-    return Inboxes(database)
-
-
-@pytest.fixture
-async def user(inboxes: Inboxes) -> UUID:
-    return await inboxes.user()
-
-
-@pytest.fixture
-def told() -> list[Announcement]:
-    """What was announced."""
-    return []
-
-
-@pytest.fixture
-def changes(database: Database, told: list[Announcement]) -> InboxChanges:
-    return InboxChanges(database, told.append, utc_now)
 
 
 @pytest.fixture

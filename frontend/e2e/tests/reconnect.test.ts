@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import type { Browser } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import {
   launch,
   live,
@@ -52,24 +52,14 @@ test("a killed server shows, and what was sent meanwhile appears once", async ()
 
 test("without a network the page says so, and catches up when it returns", async () => {
   const { page } = await open(browser);
-  let online = true;
-  let cut: () => Promise<void> = async () => undefined;
-  await page.routeWebSocket(/\/notifications\/ws$/, (socket) => {
-    cut = () => socket.close({ code: 1001 });
-    if (online) socket.connectToServer();
-    else void cut();
-  });
+  const network = await switchable(page);
   await signIn(page, user);
   const count = await unreadCount(page);
 
-  online = false;
-  await page.context().setOffline(true);
-  // Chromium's switch leaves open sockets alone; a real network would not.
-  await cut();
+  await network.cut();
   await page.getByRole("status").getByText("Offline").waitFor();
   await send(user, "Sent while offline");
-  online = true;
-  await page.context().setOffline(false);
+  await network.mend();
 
   await live(page);
   await titled(page, "Sent while offline").waitFor();
@@ -78,24 +68,15 @@ test("without a network the page says so, and catches up when it returns", async
 
 test("thirty that are sent while offline show once each, in order", async () => {
   const { page } = await open(browser);
-  let online = true;
-  let cut: () => Promise<void> = async () => undefined;
-  await page.routeWebSocket(/\/notifications\/ws$/, (socket) => {
-    cut = () => socket.close({ code: 1001 });
-    if (online) socket.connectToServer();
-    else void cut();
-  });
+  const network = await switchable(page);
   await signIn(page, user);
   const count = await unreadCount(page);
 
-  online = false;
-  await page.context().setOffline(true);
-  await cut();
+  await network.cut();
   await page.getByRole("status").getByText("Offline").waitFor();
   const titles = Array.from({ length: 30 }, (_, index) => `Missed ${index + 1}`);
   for (const title of titles) await send(user, title);
-  online = true;
-  await page.context().setOffline(false);
+  await network.mend();
 
   await live(page);
   await waitForCount(page, count + 30);
@@ -107,6 +88,29 @@ test("thirty that are sent while offline show once each, in order", async () => 
     expected,
   );
 });
+
+/** The page's network, to be cut and mended; call it before signing in. */
+async function switchable(page: Page) {
+  let online = true;
+  let close: () => Promise<void> = async () => undefined;
+  await page.routeWebSocket(/\/notifications\/ws$/, (socket) => {
+    close = () => socket.close({ code: 1001 });
+    if (online) socket.connectToServer();
+    else void close();
+  });
+  return {
+    async cut() {
+      online = false;
+      await page.context().setOffline(true);
+      // Chromium's switch leaves open sockets alone; a real network would not.
+      await close();
+    },
+    async mend() {
+      online = true;
+      await page.context().setOffline(false);
+    },
+  };
+}
 
 async function ready(): Promise<void> {
   for (;;) {
