@@ -3,12 +3,41 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import ClassVar, Protocol
 from uuid import UUID
 
 from pydantic import JsonValue
 
-from app.policy.kinds import Channel, Reason
+from app.policy.kinds import Channel, DeviceKind, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A browser or an app that a push goes to, as it is stored.
+
+    Args:
+        endpoint: a browser's address at its push service; None for `fcm`, as are its keys.
+        p256dh: the browser's public key, base64url.
+        auth: the browser's secret, base64url.
+        vapid_key_id: the key of ours that the browser subscribed with, None when it did not say.
+        fcm_token: encrypted, in the context `fcm_token_context` gives.
+        platform: what the device said of itself, such as `ios`.
+    """
+
+    id: UUID
+    kind: DeviceKind
+    endpoint: str | None
+    p256dh: str | None
+    auth: str | None
+    vapid_key_id: str | None
+    fcm_token: bytes | None
+    platform: str | None
+
+
+def fcm_token_context(device_id: UUID) -> str:
+    """Where a device's FCM token lives, for its encryption."""
+    return f"push_subscriptions/{device_id}/fcm_token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +51,9 @@ class Claim:
         expired_leases: how often a worker took it and never came back.
         cancelled_at: when the notification was cancelled, None while it is not.
         email: the user's address, None when there is none.
+        locale: the user's language, a BCP 47 tag, None when it is not known.
+        device: where a push goes; None for other channels, and when the device is gone.
+        unread_count: of the user's inbox when a push was claimed, the absolute badge; else 0.
     """
 
     id: UUID
@@ -42,6 +74,9 @@ class Claim:
     cancelled_at: datetime | None
     email: str | None
     full_name: str | None
+    locale: str | None = None
+    device: Device | None = None
+    unread_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +85,11 @@ class Sent:
 
     Args:
         provider_id: the provider's name for it, if it gave one.
+        vapid_key_id: the key that a browser's push service took, when it is not the stored one.
     """
 
     provider_id: str | None = None
+    vapid_key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +108,36 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not tried, or in vain while the provider is known to be ill: this was no attempt.
+
+    Args:
+        after: seconds until it is due again.
+    """
+
+    reason: Reason
+    detail: str
+    after: float
+
+
+class DeviceFate(Enum):
+    """What a failed push means for the device it was for (REQ-006)."""
+
+    REMOVE = "remove"
+    """It is gone."""
+    COUNT = "count"
+    """It refused for good; the third time in a row removes it."""
+    DISABLE = "disable"
+    """It belongs to somebody else's project; operators are told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """It will never work: a dead letter."""
 
     reason: Reason
     detail: str
+    device: DeviceFate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +159,7 @@ class Recorded:
     """The channel recorded the outcome itself, in the transaction that did the work."""
 
 
-Outcome = Sent | Retry | Failed | Skipped | Cancelled | Recorded
+Outcome = Sent | Retry | Deferred | Failed | Skipped | Cancelled | Recorded
 Report = Callable[[Claim, Outcome], None]
 
 

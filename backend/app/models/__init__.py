@@ -12,7 +12,8 @@ from app.models.notification import (
     IdempotencyKey,
     Notification,
 )
-from app.models.settings import EmailDigest, Preference, PushSubscription, Template
+from app.models.push import PushClosing, PushSubscription, VapidKey
+from app.models.settings import EmailDigest, Preference, Template
 from app.models.user import InboxState, Recipient, User
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "InboxState",
     "Notification",
     "Preference",
+    "PushClosing",
     "PushSubscription",
     "Recipient",
     "Template",
     "User",
+    "VapidKey",
 ]

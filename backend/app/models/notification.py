@@ -170,6 +170,11 @@ class Delivery(Base):
         CheckConstraint(one_of("status", DeliveryStatus), name="deliveries_status_check"),
         Index("idx_notification_deliveries_notification_id", "notification_id"),
         Index(
+            "idx_notification_deliveries_device_id",
+            "device_id",
+            postgresql_where=text("device_id IS NOT NULL"),
+        ),
+        Index(
             "idx_notification_deliveries_due",
             "channel",
             "urgency",

@@ -1,4 +1,4 @@
-"""What users set up for themselves: devices, preferences, digests; and the templates."""
+"""What users set up for themselves: preferences, digests; and the templates."""
 
 from datetime import datetime, time
 from uuid import UUID
@@ -9,48 +9,7 @@ from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import String
 
-from app.models.base import Base, CreatedAt, EmptyObject, Id, Name20, Name50, UserId, Zero
-
-
-class PushSubscription(Base):
-    """A browser (`web`) or an app (`fcm`) that receives pushes (REQ-008).
-
-    FCM tokens are stored encrypted, with a keyed hash to find them by.
-    """
-
-    __tablename__ = "push_subscriptions"
-    __table_args__ = (
-        CheckConstraint(
-            "(kind = 'web' AND endpoint IS NOT NULL AND p256dh_key IS NOT NULL"
-            " AND auth_key IS NOT NULL AND fcm_token IS NULL AND fcm_token_hash IS NULL)"
-            " OR (kind = 'fcm' AND endpoint IS NULL AND p256dh_key IS NULL"
-            " AND auth_key IS NULL AND fcm_token IS NOT NULL AND fcm_token_hash IS NOT NULL)",
-            name="push_subscriptions_kind_check",
-        ),
-        UniqueConstraint("endpoint", name="push_subscriptions_endpoint_key"),
-        UniqueConstraint("fcm_token_hash", name="push_subscriptions_fcm_token_hash_key"),
-        Index("idx_push_subscriptions_user_id", "user_id"),
-        Index(
-            "idx_push_subscriptions_is_active",
-            "user_id",
-            postgresql_where=text("is_active"),
-        ),
-    )
-
-    id: Mapped[Id]
-    user_id: Mapped[UserId]
-    kind: Mapped[Name20]
-    endpoint: Mapped[str | None]
-    p256dh_key: Mapped[str | None] = mapped_column(String(255))
-    auth_key: Mapped[str | None] = mapped_column(String(255))
-    fcm_token: Mapped[bytes | None]
-    fcm_token_hash: Mapped[bytes | None]
-    vapid_key_id: Mapped[str | None]
-    device_info: Mapped[EmptyObject]
-    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
-    failure_count: Mapped[Zero]
-    last_used_at: Mapped[datetime | None]
-    created_at: Mapped[CreatedAt]
+from app.models.base import Base, CreatedAt, EmptyObject, Id, Name20, Name50, UserId
 
 
 class Preference(Base):

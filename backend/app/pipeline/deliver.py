@@ -13,7 +13,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -23,6 +22,7 @@ from app.channels.base import (
     Cancelled,
     ChannelSender,
     Claim,
+    Device,
     Failed,
     Outcome,
     Recorded,
@@ -34,7 +34,7 @@ from app.db.database import Database
 from app.errors import Unavailable
 from app.pipeline.lanes import Lanes
 from app.pipeline.track import Recorder
-from app.policy.kinds import PRIORITY_RANKS, Channel, Reason
+from app.policy.kinds import PRIORITY_RANKS, Channel, DeviceKind, Reason
 
 log = structlog.get_logger()
 
@@ -81,10 +81,19 @@ CLAIM = """
     )
     SELECT c.id, c.lease_token, c.notification_id, c.user_id, c.channel, c.attempts,
            c.expired_leases, n.type, n.priority, n.title, n.body, n.body_html, n.data,
-           n.created_at, n.expires_at, n.cancelled_at, r.email, r.full_name
+           n.created_at, n.expires_at, n.cancelled_at, r.email, r.full_name, r.locale,
+           p.id AS device_id, p.kind, p.endpoint, p.p256dh_key, p.auth_key, p.vapid_key_id,
+           p.fcm_token, p.device_info ->> 'platform' AS platform,
+           coalesce(badge.unread, 0) AS unread_count
     FROM claimed c
     JOIN notifications n ON n.id = c.notification_id
     LEFT JOIN notification_recipients r ON r.user_id = c.user_id
+    LEFT JOIN push_subscriptions p ON p.id = c.device_id AND p.is_active
+    LEFT JOIN LATERAL (
+        SELECT sum(CAST(type.unread AS int)) AS unread
+        FROM inbox_state i CROSS JOIN LATERAL jsonb_each_text(i.unread) AS type (name, unread)
+        WHERE i.user_id = c.user_id AND p.id IS NOT NULL
+    ) badge ON true
     ORDER BY c.urgency, n.created_at
 """
 CLAIM_OTHERS = text(CLAIM.format(parts="(0, 0, lane.free), (1, 3, lane.ordinary)"))
@@ -237,6 +246,8 @@ class Deliverer:
             return Skipped(Reason.EXPIRED)
         if claim.channel not in self._channels:
             return Skipped(Reason.CHANNEL_NOT_CONFIGURED)
+        if claim.channel is Channel.PUSH and claim.device is None:
+            return Skipped(Reason.NO_DEVICE)
         return None
 
     def _report(self, claim: Claim, outcome: Outcome) -> None:
@@ -271,6 +282,39 @@ class Deliverer:
 
 
 def _claim(row: RowMapping) -> Claim:
-    values: dict[str, Any] = dict(row)
-    values["channel"] = Channel(values["channel"])
-    return Claim(**values)
+    return Claim(
+        id=row["id"],
+        lease_token=row["lease_token"],
+        notification_id=row["notification_id"],
+        user_id=row["user_id"],
+        channel=Channel(row["channel"]),
+        attempts=row["attempts"],
+        expired_leases=row["expired_leases"],
+        type=row["type"],
+        priority=row["priority"],
+        title=row["title"],
+        body=row["body"],
+        body_html=row["body_html"],
+        data=row["data"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        cancelled_at=row["cancelled_at"],
+        email=row["email"],
+        full_name=row["full_name"],
+        locale=row["locale"],
+        device=_device(row) if row["device_id"] is not None else None,
+        unread_count=row["unread_count"],
+    )
+
+
+def _device(row: RowMapping) -> Device:
+    return Device(
+        id=row["device_id"],
+        kind=DeviceKind(row["kind"]),
+        endpoint=row["endpoint"],
+        p256dh=row["p256dh_key"],
+        auth=row["auth_key"],
+        vapid_key_id=row["vapid_key_id"],
+        fcm_token=row["fcm_token"],
+        platform=row["platform"],
+    )

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.channels.base import (
     Cancelled,
     Claim,
+    Deferred,
     Failed,
     Outcome,
     Recorded,
@@ -27,6 +28,7 @@ from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable
 from app.pipeline.coalescing import Coalescer
+from app.pipeline.devices import seen_devices, settle_devices
 from app.policy.kinds import DeliveryStatus, Reason
 from app.policy.retry import RetryPolicy
 from app.security.redact import mask_text
@@ -36,10 +38,11 @@ log = structlog.get_logger()
 OUTCOMES_AT_ONCE = 500
 
 # The lease's token fences: a worker that wakes up late changes nothing. What was cancelled while it
-# was being sent is not tried again.
+# was being sent is not tried again, nor what its device has acknowledged meanwhile.
 RECORD = text("""
     WITH told AS (
-        SELECT t.id, t.token, t.provider_id, t.attempts, t.detail,
+        SELECT t.id, t.token, t.provider_id, t.attempts, t.detail, t.uncounted,
+               p.reason AS reason_before,
                CASE WHEN stopped THEN 'cancelled' ELSE t.status END AS status,
                CASE WHEN stopped THEN 'cancelled' ELSE t.event END AS event,
                CASE WHEN stopped THEN 'cancelled' ELSE t.reason END AS reason,
@@ -48,27 +51,35 @@ RECORD = text("""
             CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:notification_ids AS uuid[]),
             CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:details AS text[]),
             CAST(:due AS timestamptz[]), CAST(:provider_ids AS text[]), CAST(:events AS text[]),
-            CAST(:attempts AS int[])
+            CAST(:attempts AS int[]), CAST(:uncounted AS int[])
         ) AS t (
-            id, token, notification_id, status, reason, detail, due, provider_id, event, attempts
+            id, token, notification_id, status, reason, detail, due, provider_id, event, attempts,
+            uncounted
         )
         JOIN notifications n ON n.id = t.notification_id
+        JOIN notification_deliveries p ON p.id = t.id
         CROSS JOIN LATERAL (
             SELECT t.status = 'pending' AND n.cancelled_at IS NOT NULL
         ) AS judged (stopped)
     ), recorded AS (
         UPDATE notification_deliveries d
-        SET status = t.status, reason = t.reason, error_message = t.detail,
-            next_attempt_at = t.due, lease_token = NULL,
+        SET status = CASE WHEN d.status = 'delivered' THEN d.status ELSE t.status END,
+            reason = t.reason, error_message = t.detail, lease_token = NULL,
+            next_attempt_at = CASE WHEN d.status <> 'delivered' THEN t.due END,
+            attempts = d.attempts - t.uncounted,
             -- Who lives to record an outcome was not killed by it: no suspect any more.
             urgency = mod(d.urgency, 4),
             provider_id = coalesce(t.provider_id, d.provider_id),
-            sent_at = CASE WHEN t.status = 'sent' THEN CAST(:now AS timestamptz) END,
-            failed_at = CASE WHEN t.status = 'failed' THEN CAST(:now AS timestamptz) END
+            sent_at = CASE
+                WHEN t.status = 'sent' OR d.status = 'delivered' THEN CAST(:now AS timestamptz)
+            END,
+            failed_at = CASE
+                WHEN t.status = 'failed' AND d.status <> 'delivered' THEN CAST(:now AS timestamptz)
+            END
         FROM told t
-        WHERE d.id = t.id AND d.lease_token = t.token AND d.status = 'pending'
+        WHERE d.id = t.id AND d.lease_token = t.token AND d.status IN ('pending', 'delivered')
         RETURNING d.notification_id, d.user_id, d.channel, d.device_id, t.event, t.reason,
-                  t.attempts, t.detail, t.provider_id, t.due
+                  t.attempts, t.detail, t.provider_id, t.due, t.reason_before
     )
     INSERT INTO notification_events (
         notification_id, user_id, channel, event, reason, device_id, detail, at
@@ -80,6 +91,8 @@ RECORD = text("""
            )),
            CAST(:now AS timestamptz)
     FROM recorded
+    -- However often it is put off for the same reason, that is one event.
+    WHERE NOT (event = 'deferred' AND reason IS NOT DISTINCT FROM reason_before)
 """)
 
 
@@ -97,6 +110,7 @@ class Entry:
     """The row that an outcome becomes."""
 
     claim: Claim
+    outcome: Outcome
     status: DeliveryStatus
     event: str
     reason: Reason | None = None
@@ -168,29 +182,46 @@ class Recorder:
 
     def _entry(self, claim: Claim, outcome: Outcome) -> Entry:
         match outcome:
-            case Sent(provider_id):
+            case Sent(provider_id, _):
                 return Entry(
-                    claim, DeliveryStatus.SENT, "sent", Reason.SENT_NOW, provider_id=provider_id
+                    claim,
+                    outcome,
+                    DeliveryStatus.SENT,
+                    "sent",
+                    Reason.SENT_NOW,
+                    provider_id=provider_id,
                 )
             case Skipped(reason):
-                return Entry(claim, DeliveryStatus.SKIPPED, "skipped", reason)
+                return Entry(claim, outcome, DeliveryStatus.SKIPPED, "skipped", reason)
             case Cancelled(reason):
-                return Entry(claim, DeliveryStatus.CANCELLED, "cancelled", reason)
-            case Failed(reason, detail):
-                return Entry(claim, DeliveryStatus.FAILED, "failed", reason, detail)
-            case Retry(reason, detail, after):
-                return self._retried(claim, reason, detail, after)
+                return Entry(claim, outcome, DeliveryStatus.CANCELLED, "cancelled", reason)
+            case Failed(reason, detail, _):
+                return Entry(claim, outcome, DeliveryStatus.FAILED, "failed", reason, detail)
+            case Retry():
+                return self._retried(claim, outcome)
+            case Deferred(reason, detail, after):
+                due = self._clock() + timedelta(seconds=after)
+                return Entry(
+                    claim, outcome, DeliveryStatus.PENDING, "deferred", reason, detail, due
+                )
             case Recorded():
                 raise ValueError("What is recorded already has no row to become.")
 
-    def _retried(self, claim: Claim, reason: Reason, detail: str, after: float | None) -> Entry:
+    def _retried(self, claim: Claim, outcome: Retry) -> Entry:
         due = self._retry.next_attempt(
-            self._clock(), attempts=claim.attempts, luck=self._luck(), retry_after=after
+            self._clock(),
+            attempts=claim.attempts,
+            luck=self._luck(),
+            retry_after=outcome.after,
         )
         if due is None:
-            last = f"{reason.value}: {detail}"
-            return Entry(claim, DeliveryStatus.FAILED, "failed", Reason.ATTEMPTS_EXHAUSTED, last)
-        return Entry(claim, DeliveryStatus.PENDING, "retry", reason, detail, due)
+            last = f"{outcome.reason.value}: {outcome.detail}"
+            return Entry(
+                claim, outcome, DeliveryStatus.FAILED, "failed", Reason.ATTEMPTS_EXHAUSTED, last
+            )
+        return Entry(
+            claim, outcome, DeliveryStatus.PENDING, "retry", outcome.reason, outcome.detail, due
+        )
 
     async def _write(self, entries: list[Entry]) -> Sequence[Exception | None]:
         try:
@@ -203,7 +234,20 @@ class Recorder:
                 return [error]
             # One row that cannot be written costs no other its outcome.
             return [result for entry in entries for result in await self._write([entry])]
+        await self._settle_devices(entries)
         return [None] * len(entries)
+
+    async def _settle_devices(self, entries: Sequence[Entry]) -> None:
+        devices = seen_devices((entry.claim, entry.outcome) for entry in entries)
+        if not devices:
+            return
+        try:
+            # After the outcomes: removing a device touches the deliveries of others.
+            async with self._database.as_service() as connection:
+                await settle_devices(connection, devices, self._clock())
+        except Exception as error:
+            # The outcomes stand, and the next push to the device shows the same of it.
+            log.warning("devices_not_settled", count=len(devices), error=type(error).__name__)
 
 
 def _key(claim: Claim) -> tuple[UUID, UUID]:
@@ -225,5 +269,6 @@ async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: da
             "provider_ids": [entry.provider_id for entry in entries],
             "events": [entry.event for entry in entries],
             "attempts": [entry.claim.attempts for entry in entries],
+            "uncounted": [int(isinstance(entry.outcome, Deferred)) for entry in entries],
         },
     )

@@ -51,6 +51,13 @@ class Channel(StrEnum):
     EMAIL = "email"
 
 
+class DeviceKind(StrEnum):
+    """How a device is reached (REQ-006, REQ-007)."""
+
+    WEB = "web"
+    FCM = "fcm"
+
+
 class DeliveryStatus(StrEnum):
     """State of one delivery. `pending` is the queue; `failed` are the dead letters."""
 
@@ -94,6 +101,8 @@ class Reason(StrEnum):
     PRIORITY_RULE = "priority_rule"
     NOT_REQUESTED = "not_requested"
     CHANNEL_NOT_CONFIGURED = "channel_not_configured"
+    SILENT = "silent"
+    SILENT_NEEDS_FCM = "silent_needs_fcm"
     # from delivering
     PROVIDER_UNAVAILABLE = "provider_unavailable"
     PROVIDER_LIMIT = "provider_limit"
@@ -103,6 +112,9 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
     ADDRESS_REFUSED = "address_refused"
     CALLBACK_REMOVED = "callback_removed"
+    DEVICE_GONE = "device_gone"
+    DEVICE_REFUSED = "device_refused"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
     # from users
     READ_ELSEWHERE = "read_elsewhere"
     # from callers and operators

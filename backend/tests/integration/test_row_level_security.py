@@ -18,6 +18,7 @@ OWN_COLUMN = {"users": "id"}
 TABLES = sorted(Base.metadata.tables)
 SERVICE_ONLY = {
     "action_callbacks",
+    "vapid_keys",
     "notification_batches",
     "notification_batch_recipients",
     "notification_templates",
@@ -41,6 +42,9 @@ CHANGED_BY_USERS = {
             "notification_id", "user_id", "action", "label", "status", "result", "attempts",
             "next_attempt_at", "lease_token", "created_at", "finished_at",
         }
+    },
+    "push_closings": {
+        "INSERT": {"device_id", "notification_id", "user_id", "next_attempt_at", "created_at"}
     },
 }  # fmt: skip
 CHANGED_COLUMNS = sorted(
@@ -94,6 +98,9 @@ def seed_statements(user: UUID, notification: UUID) -> list[str]:
         f"INSERT INTO action_callbacks (name, url, secret) VALUES ('{user}', 'https://x', '')",
         "INSERT INTO notification_actions (notification_id, user_id, action, status)"
         f" VALUES ('{notification}', '{user}', 'accept', 'completed')",
+        f"INSERT INTO vapid_keys (id, public_key, private_key) VALUES ('{user}', '', '')",
+        "INSERT INTO push_closings (device_id, notification_id, user_id)"
+        f" VALUES ('{device}', '{notification}', '{user}')",
         "INSERT INTO idempotency_keys (service, key, fingerprint, owner_id)"
         f" VALUES ('s', '{user}', '', '{notification}')",
     ]
