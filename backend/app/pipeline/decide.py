@@ -1,8 +1,9 @@
 """Stage 2: what is known of the users, and what the policy says for each draft."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -11,16 +12,18 @@ from pydantic import JsonValue
 from app.config import Settings
 from app.db.database import Driver
 from app.pipeline.draft import Draft, JsonObject
-from app.policy.kinds import Channel
+from app.policy.kinds import Channel, DeviceKind
 from app.policy.routing import Decision, Recipient, Request, decide, effective_priority
 from app.realtime.inboxes import Inbox, inbox_of
 
-# Inboxes are locked in the order of user ids.
+# Inboxes are locked in the order of user ids. Devices stay until what is for them is stored.
 LOCK_RECIPIENTS = """
     SELECT i.user_id, i.seq, i.unread, r.email IS NOT NULL AS has_address, r.timezone,
-           EXISTS (
-               SELECT FROM push_subscriptions p WHERE p.user_id = i.user_id AND p.is_active
-           ) AS has_device
+           ARRAY(
+               SELECT ARRAY[p.id::text, p.kind] FROM push_subscriptions p
+               WHERE p.user_id = i.user_id AND p.is_active
+               ORDER BY p.created_at, p.id FOR KEY SHARE
+           ) AS devices
     FROM inbox_state i
     LEFT JOIN notification_recipients r ON r.user_id = i.user_id
     WHERE i.user_id = ANY($1::uuid[])
@@ -40,7 +43,8 @@ class Defaults:
     @classmethod
     def from_settings(cls, settings: Settings) -> "Defaults":
         """The defaults of this installation."""
-        configured = {Channel.IN_APP}
+        # Browsers need no provider's account.
+        configured = {Channel.IN_APP, Channel.PUSH}
         if settings.email_configured:
             configured.add(Channel.EMAIL)
         return cls(
@@ -51,25 +55,53 @@ class Defaults:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A user as a draft finds them.
+
+    Args:
+        recipient: what the policy needs to know of them.
+        inbox: locked.
+        devices: those that pushes go to, the oldest first.
+    """
+
+    recipient: Recipient
+    inbox: Inbox
+    devices: Mapping[UUID, DeviceKind]
+
+    def narrowed(self, draft: Draft) -> "Target":
+        """The same user with those devices alone that the draft is for."""
+        if draft.only_device is None:
+            return self
+        kind = self.devices.get(draft.only_device)
+        devices = {} if kind is None else {draft.only_device: kind}
+        return replace(self, recipient=_having(self.recipient, devices), devices=devices)
+
+
 async def lock_recipients(
     driver: Driver, user_ids: Collection[UUID], defaults: Defaults
-) -> dict[UUID, tuple[Recipient, Inbox]]:
-    """What the policy needs to know of each user who has an inbox, and the inbox, locked."""
+) -> dict[UUID, Target]:
+    """Each user who has an inbox, which is locked."""
     rows = await driver.fetch(LOCK_RECIPIENTS, sorted(user_ids))
-    return {
-        row["user_id"]: (
-            Recipient(
-                has_address=row["has_address"],
-                has_device=row["has_device"],
-                timezone=_timezone(row["timezone"], defaults.timezone),
-                configured=defaults.configured,
-                digest_time=defaults.digest_time,
-                digest_weekday=defaults.digest_weekday,
-            ),
-            inbox_of(row),
-        )
-        for row in rows
-    }
+    return {row["user_id"]: _target(row, defaults) for row in rows}
+
+
+def _target(row: Mapping[str, Any], defaults: Defaults) -> Target:
+    devices = {UUID(device): DeviceKind(kind) for device, kind in row["devices"]}
+    recipient = Recipient(
+        has_address=row["has_address"],
+        has_device=False,
+        timezone=_timezone(row["timezone"], defaults.timezone),
+        configured=defaults.configured,
+        digest_time=defaults.digest_time,
+        digest_weekday=defaults.digest_weekday,
+    )
+    return Target(_having(recipient, devices), inbox_of(row), devices)
+
+
+def _having(recipient: Recipient, devices: Mapping[UUID, DeviceKind]) -> Recipient:
+    has_phone = DeviceKind.FCM in devices.values()
+    return replace(recipient, has_device=bool(devices), has_phone=has_phone)
 
 
 def _timezone(name: str | None, default: ZoneInfo) -> ZoneInfo:
@@ -111,6 +143,7 @@ def recorded_inputs(request: Request, recipient: Recipient, now: datetime) -> Js
     known: JsonObject = {
         "has_address": recipient.has_address,
         "has_device": recipient.has_device,
+        "has_phone": recipient.has_phone,
         "timezone": recipient.timezone.key,
         "configured": _channels(recipient.configured),
         "digest_frequency": recipient.digest_frequency.value,
@@ -124,6 +157,7 @@ def recorded_inputs(request: Request, recipient: Recipient, now: datetime) -> Js
         "send_email": request.send_email,
         "send_at": _instant(request.send_at),
         "expires_at": _instant(request.expires_at),
+        "silent": request.silent,
         "now": _instant(now),
         "recipient": known,
     }

@@ -29,20 +29,23 @@ SETTLE = text("""
         ) AS t (id, used, failures, gone, disable, key_id) ON t.id = p.id
         WHERE NOT t.used OR t.failures > 0 OR t.gone OR t.disable OR p.failure_count > 0
            OR t.key_id <> coalesce(p.vapid_key_id, '')
-           OR p.last_used_at IS NULL OR p.last_used_at < :now - interval '1 minute'
+           OR coalesce(p.last_used_at, '-infinity')
+               < CAST(:now AS timestamptz) - interval '1 minute'
         ORDER BY p.id FOR UPDATE OF p
     ), removed AS (
         DELETE FROM push_subscriptions p USING seen
-        WHERE p.id = seen.id AND (seen.gone OR seen.failures >= :allowed)
+        WHERE p.id = seen.id AND (seen.gone OR seen.failures >= CAST(:allowed AS int))
         RETURNING p.id, p.user_id, p.kind, seen.gone
     ), changed AS (
         UPDATE push_subscriptions p
         SET failure_count = seen.failures,
-            last_used_at = CASE WHEN seen.used THEN :now ELSE p.last_used_at END,
+            last_used_at = CASE
+                WHEN seen.used THEN CAST(:now AS timestamptz) ELSE p.last_used_at
+            END,
             vapid_key_id = coalesce(seen.key_id, p.vapid_key_id),
             is_active = p.is_active AND NOT seen.disable
         FROM seen
-        WHERE p.id = seen.id AND NOT (seen.gone OR seen.failures >= :allowed)
+        WHERE p.id = seen.id AND NOT (seen.gone OR seen.failures >= CAST(:allowed AS int))
     )
     SELECT id, user_id, kind, gone FROM removed
 """)

@@ -51,6 +51,7 @@ class Draft:
         created_at: aware instant of the call.
         batch_id: the bulk call it came from.
         attempt: the call's idempotency key.
+        only_device: pushes go to this device alone, None for all of the user's.
     """
 
     id: UUID
@@ -61,6 +62,7 @@ class Draft:
     created_at: datetime
     batch_id: UUID | None = None
     attempt: Attempt | None = None
+    only_device: UUID | None = None
 
     @property
     def is_expired(self) -> bool:

@@ -4,7 +4,7 @@ The rows written here are the queue of record. Everything after the commit, the 
 doorbell, may be lost without losing a notification.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,10 +14,10 @@ from uuid_utils.compat import uuid7
 
 from app.db.database import Driver, dumps
 from app.pipeline.announce import Announcement
-from app.pipeline.decide import Defaults, Run, lock_recipients, run_policy
+from app.pipeline.decide import Defaults, Run, Target, lock_recipients, run_policy
 from app.pipeline.draft import Draft
-from app.policy.kinds import Action, Channel, DeliveryStatus
-from app.policy.routing import Decision, Recipient, effective_priority
+from app.policy.kinds import Action, Channel, DeliveryStatus, DeviceKind
+from app.policy.routing import Decision, effective_priority
 from app.realtime.backplane import Change
 from app.realtime.frames import InboxItem, visible_change
 from app.realtime.inboxes import Inbox, inbox_columns
@@ -49,12 +49,12 @@ WRITE_GROUP = """
     ), queued AS (
         INSERT INTO notification_deliveries (
             id, notification_id, user_id, channel, status, reason, urgency, next_attempt_at,
-            digest_slot, sent_at, created_at
+            digest_slot, sent_at, created_at, device_id
         )
         SELECT * FROM unnest(
             $18::uuid[], $19::uuid[], $20::uuid[], $21::text[], $22::text[], $23::text[],
             $24::smallint[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[],
-            $28::timestamptz[]
+            $28::timestamptz[], $33::uuid[]
         )
     )
     UPDATE inbox_state i SET seq = v.seq, unread = v.unread::jsonb
@@ -74,6 +74,7 @@ class Queued:
     next_attempt_at: datetime | None
     digest_slot: datetime | None
     sent_at: datetime | None
+    device_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,11 @@ class Prepared:
         ]
 
 
-def prepare(draft: Draft, recipient: Recipient, inbox: Inbox) -> Prepared:
+def prepare(draft: Draft, target: Target) -> Prepared:
     """Decide a draft and give it its place; advances the locked inbox in memory."""
-    run = run_policy(draft, recipient)
+    target = target.narrowed(draft)
+    inbox = target.inbox
+    run = run_policy(draft, target.recipient)
     visible = any(
         decision.channel is Channel.IN_APP and decision.action is Action.SEND
         for decision in run.decisions
@@ -124,7 +127,10 @@ def prepare(draft: Draft, recipient: Recipient, inbox: Inbox) -> Prepared:
         run=run,
         position=position,
         deliveries=tuple(
-            _queued(decision, draft.created_at) for decision in run.decisions if decision.delivers
+            _queued(decision, draft.created_at, device)
+            for decision in run.decisions
+            if decision.delivers
+            for device in _receivers(decision, draft, target)
         ),
         change=None if position is None else _change(draft, inbox, position),
     )
@@ -142,11 +148,12 @@ async def store(driver: Driver, drafts: Sequence[Draft], defaults: Defaults) -> 
     if not drafts:
         return []
     users = await lock_recipients(driver, {draft.user_id for draft in drafts}, defaults)
-    prepared = [prepare(draft, *users[draft.user_id]) for draft in drafts if draft.user_id in users]
+    prepared = [prepare(draft, users[draft.user_id]) for draft in drafts if draft.user_id in users]
     if prepared:
-        inboxes = inbox_columns(inbox for _, inbox in users.values())
+        inboxes = inbox_columns(target.inbox for target in users.values())
         masked = [dumps(item.draft.content.masked) for item in prepared]
-        await driver.execute(WRITE_GROUP, *_columns(prepared), *inboxes, masked)
+        devices = [queued.device_id for item in prepared for queued in item.deliveries]
+        await driver.execute(WRITE_GROUP, *_columns(prepared), *inboxes, masked, devices)
     return prepared
 
 
@@ -193,7 +200,16 @@ def _columns(prepared: Sequence[Prepared]) -> tuple[list[Any], ...]:
     )
 
 
-def _queued(decision: Decision, now: datetime) -> Queued:
+def _receivers(decision: Decision, draft: Draft, target: Target) -> Iterable[UUID | None]:
+    """The devices of a push, each with a delivery of its own; no device for other channels."""
+    if decision.channel is not Channel.PUSH:
+        return (None,)
+    if draft.request.silent:
+        return [id_ for id_, kind in target.devices.items() if kind is DeviceKind.FCM]
+    return target.devices
+
+
+def _queued(decision: Decision, now: datetime, device_id: UUID | None) -> Queued:
     # The in-app delivery is the commit itself: the position makes it visible.
     committed = decision.channel is Channel.IN_APP and decision.action is Action.SEND
     due = None
@@ -209,6 +225,7 @@ def _queued(decision: Decision, now: datetime) -> Queued:
         next_attempt_at=due,
         digest_slot=decision.until if decision.action is Action.DIGEST else None,
         sent_at=now if committed else None,
+        device_id=device_id,
     )
 
 

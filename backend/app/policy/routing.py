@@ -23,6 +23,7 @@ class Request:
         send_email: True asks for an email now, False for none, None says nothing.
         send_at: aware instant before which nothing goes out.
         expires_at: aware instant from which nothing goes out any more.
+        silent: data for apps alone: nothing is shown, listed or mailed (REQ-007).
     """
 
     type: NotificationType
@@ -31,6 +32,7 @@ class Request:
     send_email: bool | None = None
     send_at: datetime | None = None
     expires_at: datetime | None = None
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Recipient:
     Args:
         has_address: an email address is stored.
         has_device: a push subscription is active.
+        has_phone: one of them is an app's, which takes silent pushes.
         timezone: the user's, or the default.
         configured: channels that have a provider in this installation.
         digest_frequency: how email is gathered for this type.
@@ -50,6 +53,7 @@ class Recipient:
     has_address: bool
     has_device: bool
     timezone: ZoneInfo
+    has_phone: bool = False
     configured: frozenset[Channel] = frozenset(Channel)
     digest_frequency: DigestFrequency = DigestFrequency.DAILY
     digest_time: time = time(9)
@@ -92,7 +96,8 @@ def decide(request: Request, recipient: Recipient, *, now: datetime) -> tuple[De
         now: an aware instant.
 
     Returns:
-        One decision for each channel. In-app is never skipped but for an expired notification.
+        One decision for each channel. In-app is never skipped but for what has expired, and for
+        silent data.
     """
     return tuple(_decide(channel, request, recipient, now) for channel in Channel)
 
@@ -124,6 +129,8 @@ def _reason_to_skip(
     priority = effective_priority(request)
     if request.expires_at is not None and request.expires_at <= now:
         return Reason.EXPIRED
+    if request.silent and channel is not Channel.PUSH:
+        return Reason.SILENT
     if channel is Channel.IN_APP:
         return None
     if channel is Channel.PUSH and priority is Priority.LOW:
@@ -132,6 +139,8 @@ def _reason_to_skip(
         return Reason.NOT_REQUESTED
     if channel is Channel.PUSH and not recipient.has_device:
         return Reason.NO_DEVICE
+    if channel is Channel.PUSH and request.silent and not recipient.has_phone:
+        return Reason.SILENT_NEEDS_FCM
     if channel is Channel.EMAIL:
         if (
             priority is not Priority.CRITICAL

@@ -71,6 +71,9 @@ class ContentData(BaseModel):
 
     action_url: Address | None = Field(None, description="Where the notification leads.")
     actions: Annotated[list[Action], Field(max_length=MAX_ACTIONS)] | None = None
+    silent: StrictBool | None = Field(
+        None, description="`true`: data for apps alone, pushed through FCM; nothing is shown."
+    )
 
     @field_validator("actions")
     @classmethod

@@ -105,6 +105,7 @@ def policy_request(wanted: NotificationContent) -> Request:
         send_email=wanted.send_email,
         send_at=wanted.send_at,
         expires_at=wanted.expires_at,
+        silent=wanted.data.get("silent") is True,
     )
 
 

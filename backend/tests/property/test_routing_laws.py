@@ -1,5 +1,6 @@
 """Laws of the policy, held for all inputs."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -23,11 +24,13 @@ requests = st.builds(
     send_email=st.none() | st.booleans(),
     send_at=st.none() | instants,
     expires_at=st.none() | instants,
+    silent=st.booleans(),
 )
 recipients = st.builds(
     Recipient,
     has_address=st.booleans(),
     has_device=st.booleans(),
+    has_phone=st.booleans(),
     timezone=st.sampled_from(ZONES).map(ZoneInfo),
     configured=st.frozensets(st.sampled_from(Channel)).map(lambda found: found | {Channel.IN_APP}),
     digest_frequency=st.sampled_from(DigestFrequency),
@@ -46,12 +49,12 @@ def test_every_channel_is_decided_once_and_the_same_again(
 
 
 @given(requests, recipients, instants)
-def test_in_app_is_never_lost_unless_it_expired(
+def test_in_app_is_never_lost_unless_it_expired_or_was_silent(
     request: Request, recipient: Recipient, now: datetime
 ) -> None:
     in_app = decide(request, recipient, now=now)[1]
     expired = request.expires_at is not None and request.expires_at <= now
-    assert in_app.delivers != expired
+    assert in_app.delivers == (not expired and not request.silent)
 
 
 @given(requests, recipients, instants)
@@ -63,7 +66,10 @@ def test_critical_goes_out_wherever_it_can(
     if request.expires_at is not None and request.expires_at <= now:
         return
     push, _, email = decide(request, recipient, now=now)
-    assert push.delivers == (recipient.has_device and Channel.PUSH in recipient.configured)
+    reachable = recipient.has_device and (recipient.has_phone or not request.silent)
+    assert push.delivers == (reachable and Channel.PUSH in recipient.configured)
+    if request.silent:
+        return
     assert email.delivers == (recipient.has_address and Channel.EMAIL in recipient.configured)
     assert email.action is not Action.DIGEST
 
@@ -88,3 +94,13 @@ def test_narrowing_never_widens(request: Request, recipient: Recipient, now: dat
     for decision in decide(request, recipient, now=now):
         if decision.channel is not Channel.IN_APP and decision.delivers:
             assert decision.channel in request.channels
+
+
+@given(requests, recipients, instants)
+def test_silent_data_goes_to_phones_alone(
+    request: Request, recipient: Recipient, now: datetime
+) -> None:
+    push, in_app, email = decide(replace(request, silent=True), recipient, now=now)
+    assert not in_app.delivers
+    assert not email.delivers
+    assert recipient.has_phone or not push.delivers

@@ -593,6 +593,11 @@ export interface components {
             action_url?: string | null;
             /** Actions */
             actions?: components["schemas"]["Action"][] | null;
+            /**
+             * Silent
+             * @description `true`: data for apps alone, pushed through FCM; nothing is shown.
+             */
+            silent?: boolean | null;
         } & {
             [key: string]: unknown;
         };
