@@ -1,10 +1,12 @@
 # Everything a fresh machine needs is Python 3.11, make and git; the rest is installed here.
 PYTHON ?= python3
 BIN    := .venv/bin
+# More than there are cores: the tests that kill and restart programs mostly wait.
+WORKERS := 3
 NPM    := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-backend test-frontend test-e2e check format contracts lock bench fault clean
+.PHONY: help run test test-backend test-frontend test-e2e coverage check format contracts lock bench fault clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +42,11 @@ run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded
 test: test-backend test-frontend test-e2e ## install what the tests need and run all of them
 
 test-backend: .venv/.dev
+	scripts/install-pgbouncer
+	cd backend && ../$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+# Tracing doubles the processor time of the tests, so it has a command of its own.
+coverage: .venv/.dev ## run the backend's tests and show which lines none of them reaches
 	scripts/install-pgbouncer
 	cd backend && ../$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
 
