@@ -60,9 +60,7 @@ class ResendError(Exception):
 
 def faulty_response(fault: StatusFault) -> Response:
     """What a `status` fault answers."""
-    headers: dict[str, str] = {}
-    if fault.retry_after is not None:
-        headers = {"retry-after": str(fault.retry_after)}
-        if fault.status == 429:  # noqa: PLR2004 -- Too Many Requests, known by its number
-            headers |= {"ratelimit-remaining": "0", "ratelimit-reset": str(fault.retry_after)}
+    headers = fault.headers()
+    if fault.retry_after is not None and fault.status == 429:  # noqa: PLR2004 -- Too Many Requests, known by its number
+        headers |= {"ratelimit-remaining": "0", "ratelimit-reset": str(fault.retry_after)}
     return ResendError(fault.status, fault.name, fault.message).response(headers)
