@@ -16,6 +16,7 @@ from app.sandbox.inspection import inspection_routes
 from app.sandbox.journal import JournalInUse
 from app.sandbox.mailbox import Clock, Mailbox, utc_now
 from app.sandbox.pages import page_routes
+from app.sandbox.push import Browsers, create_push, push_inspection_routes
 from app.sandbox.resend import create_resend
 
 
@@ -33,8 +34,10 @@ def create_sandbox_app(
         ConfigurationError: in production, or when another sandbox uses this directory.
     """
     require_development(settings)
+    folder = settings.data_dir / "sandbox"
     try:
-        mailbox = Mailbox(settings.data_dir / "sandbox" / "mail.jsonl", clock=clock)
+        mailbox = Mailbox(folder / "mail.jsonl", clock=clock)
+        browsers = Browsers(folder / "push" / "push.jsonl", clock)
     except JournalInUse:
         raise ConfigurationError("DATA_DIR: another sandbox is using it") from None
     faults = faults or Faults()
@@ -43,13 +46,16 @@ def create_sandbox_app(
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         yield
         mailbox.close()
+        browsers.ledger.close()
 
     app = FastAPI(title="notify sandbox", lifespan=lifespan, openapi_url=None)
     app.add_middleware(LoopbackGuard)
     app.add_exception_handler(NotifyError, _render)
     app.add_exception_handler(RequestValidationError, _render_invalid)
     app.include_router(page_routes(mailbox, faults))
-    app.include_router(inspection_routes(mailbox, faults))
+    app.include_router(inspection_routes(mailbox, faults, browsers.ledger.reset))
+    app.include_router(push_inspection_routes(browsers))
+    app.mount("/push", create_push(browsers, faults, clock))
     app.mount("/resend", create_resend(mailbox, faults, clock))
     return app
 

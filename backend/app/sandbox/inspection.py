@@ -1,6 +1,6 @@
 """What tests and people ask the sandbox: which mails arrived, how often, and what is to fail."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Response
@@ -45,8 +45,14 @@ class FaultList(BaseModel):
     items: list[FaultStatus]
 
 
-def inspection_routes(mailbox: Mailbox, faults: Faults) -> APIRouter:
-    """`/healthz`, `/mails`, `/arrivals`, `/faults` and `/state`."""
+def inspection_routes(mailbox: Mailbox, faults: Faults, *resets: Callable[[], None]) -> APIRouter:
+    """`/healthz`, `/mails`, `/arrivals`, `/faults` and `/state`.
+
+    Args:
+        mailbox: the mails.
+        faults: the rules in force.
+        resets: forget what other providers keep, when everything is to be forgotten.
+    """
     router = APIRouter()
 
     @router.get("/healthz")
@@ -112,6 +118,8 @@ def inspection_routes(mailbox: Mailbox, faults: Faults) -> APIRouter:
     async def reset() -> Response:
         mailbox.reset()
         faults.replace([])
+        for forget in resets:
+            forget()
         return Response(status_code=204)
 
     _ = (healthz, list_mails, empty_mailbox, get_mail, list_arrivals)
