@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from app.config import ConfigurationError, Settings
 from app.errors import NotifyError
 from app.sandbox.faults import Faults
+from app.sandbox.fcm import Phones, ServiceAccount, create_fcm, fcm_inspection_routes
 from app.sandbox.guard import LoopbackGuard
 from app.sandbox.inspection import inspection_routes
 from app.sandbox.journal import JournalInUse
@@ -38,8 +39,10 @@ def create_sandbox_app(
     try:
         mailbox = Mailbox(folder / "mail.jsonl", clock=clock)
         browsers = Browsers(folder / "push" / "push.jsonl", clock)
+        phones = Phones(folder / "fcm" / "fcm.jsonl", clock)
     except JournalInUse:
         raise ConfigurationError("DATA_DIR: another sandbox is using it") from None
+    account = ServiceAccount(folder / "fcm" / "service-account.pem", clock)
     faults = faults or Faults()
 
     @asynccontextmanager
@@ -47,15 +50,20 @@ def create_sandbox_app(
         yield
         mailbox.close()
         browsers.ledger.close()
+        phones.ledger.close()
 
     app = FastAPI(title="notify sandbox", lifespan=lifespan, openapi_url=None)
     app.add_middleware(LoopbackGuard)
     app.add_exception_handler(NotifyError, _render)
     app.add_exception_handler(RequestValidationError, _render_invalid)
     app.include_router(page_routes(mailbox, faults))
-    app.include_router(inspection_routes(mailbox, faults, browsers.ledger.reset))
+    app.include_router(
+        inspection_routes(mailbox, faults, browsers.ledger.reset, phones.ledger.reset)
+    )
     app.include_router(push_inspection_routes(browsers))
+    app.include_router(fcm_inspection_routes(phones, account))
     app.mount("/push", create_push(browsers, faults, clock))
+    app.mount("/fcm", create_fcm(phones, account, faults))
     app.mount("/resend", create_resend(mailbox, faults, clock))
     return app
 

@@ -43,7 +43,7 @@ class _CountedRule(_Rule):
     """A rule for single requests: how many of them it hits, and how likely each one is hit.
 
     `to` narrows it to one addressee. Of `push` that is a browser's name, the last part of its
-    endpoint, or an origin (`http://localhost:8025`); of `fcm` a phone's name, a token or a project.
+    endpoint, or an origin (`http://localhost:8025`); of `fcm` a phone's name or a token.
     """
 
     provider: Provider

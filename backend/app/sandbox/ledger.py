@@ -35,13 +35,16 @@ class Device(BaseModel):
 
 
 class Message(BaseModel):
-    """Something that arrived for a device; `state` says what has become of it."""
+    """Something that arrived for a device.
+
+    `device` is the address it was sent to, `state` says what has become of it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     device: str
-    name: str
+    device_name: str
     at: datetime
     state: str
     topic: str | None = None
@@ -53,11 +56,11 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept in memory of a message: `device` is the address it was sent to."""
+    """What is kept in memory of a message."""
 
     id: str
     device: str
-    name: str
+    device_name: str
     at: datetime
     state: str
     topic: str | None
@@ -269,7 +272,7 @@ class Ledger(Generic[AnyDevice, AnyMessage]):
         entries[message.id] = Entry(
             id=message.id,
             device=message.device,
-            name=message.name,
+            device_name=message.device_name,
             at=message.at,
             state=message.state,
             topic=message.topic,

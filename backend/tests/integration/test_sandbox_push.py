@@ -1,7 +1,7 @@
 """The sandbox's push service as senders, tests and people meet it: over HTTP, on a real port."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -73,7 +73,7 @@ async def arrived(client: httpx.AsyncClient, **query: str | int) -> list[dict[st
     return (await client.get("/push/messages", params=query)).raise_for_status().json()["items"]
 
 
-async def fail(client: httpx.AsyncClient, *rules: dict[str, object]) -> None:
+async def fail(client: httpx.AsyncClient, *rules: Mapping[str, object]) -> None:
     put = [{"provider": "push", **rule} for rule in rules]
     (await client.put("/faults", json=put)).raise_for_status()
 
@@ -152,7 +152,7 @@ class TestMessages:
         assert message == {
             "id": message["id"],
             "device": device_of(browser),
-            "name": "laptop",
+            "device_name": "laptop",
             "at": "2026-03-01T12:00:00Z",
             "state": "waiting",
             "topic": "orders_1-A",
@@ -557,7 +557,9 @@ class TestBounds:
         ledger.put(Device(name="kept", address="b", created_at=START))
         ledger.remove("old")
         for number in range(200):
-            ledger.add(Message(id=str(number), device="b", name="kept", at=START, state="waiting"))
+            ledger.add(
+                Message(id=str(number), device="b", device_name="kept", at=START, state="waiting")
+            )
             ledger.mark([str(number)], "fetched")
         assert path.stat().st_size < 6000
         ledger.close()

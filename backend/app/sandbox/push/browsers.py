@@ -63,8 +63,8 @@ class PushMessage(Message):
     """A message as the browser reads it.
 
     `state` is `waiting`, until it is `fetched`, `replaced` by one of its topic, or `expired`.
-    `device` is the last part of the endpoint, `name` the browser's, `size` that of the encrypted
-    body in bytes; `payload` is the JSON value, or the text where it is none.
+    `device` is the last part of the endpoint, `size` that of the encrypted body in bytes;
+    `payload` is the JSON value, or the text where it is none.
     """
 
     endpoint: str
@@ -129,7 +129,7 @@ class Browsers:
         message = PushMessage(
             id=str(uuid4()),
             device=browser.address,
-            name=browser.name,
+            device_name=browser.name,
             at=at,
             state="waiting",
             topic=headers.Topic,

@@ -107,7 +107,7 @@ def push_inspection_routes(browsers: Browsers) -> APIRouter:
         device: str | None = None, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100
     ) -> PushMessageList:
         def keep(entry: Entry) -> bool:
-            return device is None or device in (entry.device, entry.name)
+            return device is None or device in (entry.device, entry.device_name)
 
         entries, total = ledger.newest(keep, limit)
         return PushMessageList(items=[browsers.read(entry) for entry in entries], total=total)
