@@ -1,4 +1,4 @@
-"""The sandbox's application: providers, inspection and the mailbox page behind one guard."""
+"""The sandbox's application: providers, inspection and its pages behind one guard."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 
 from app.config import ConfigurationError, Settings
 from app.errors import NotifyError
+from app.sandbox.device_pages import device_page_routes
 from app.sandbox.faults import Faults
 from app.sandbox.fcm import Phones, ServiceAccount, create_fcm, fcm_inspection_routes
 from app.sandbox.guard import LoopbackGuard
@@ -57,6 +58,7 @@ def create_sandbox_app(
     app.add_exception_handler(NotifyError, _render)
     app.add_exception_handler(RequestValidationError, _render_invalid)
     app.include_router(page_routes(mailbox, faults))
+    app.include_router(device_page_routes(browsers, phones, faults, clock))
     app.include_router(
         inspection_routes(mailbox, faults, browsers.ledger.reset, phones.ledger.reset)
     )

@@ -28,9 +28,13 @@ _MAIL_POLICY = (
 )
 _LINKS_LEAVE_FRAME = '<base target="_blank">'
 _BEFORE_CONTENT = re.compile(r"<head(\s[^>]*)?>|<html(\s[^>]*)?>|<!doctype[^>]*>", re.IGNORECASE)
+_FOLDER = files("app.sandbox") / "static"
 _ASSETS = {
+    "devices.css": "text/css",
+    "devices.js": "text/javascript",
     "mailbox.css": "text/css",
     "mailbox.js": "text/javascript",
+    "shared.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 
@@ -59,23 +63,18 @@ def page_routes(mailbox: Mailbox, faults: Faults) -> APIRouter:
     """`/`, `/mails/{id}/view`, `/mails/{id}/html`, `/feed` and `/static/…`."""
     router = APIRouter()
     started = secrets.token_hex(4)
-    folder = files("app.sandbox") / "static"
 
     @router.get("/")
     @router.get("/mails/{mail_id}/view")
     async def page() -> Response:
-        return Response(
-            (folder / "mailbox.html").read_bytes(),
-            media_type="text/html",
-            headers={"content-security-policy": _PAGE_POLICY},
-        )
+        return page_response("mailbox.html")
 
     @router.get("/static/{name}")
     async def asset(name: str) -> Response:
         if name not in _ASSETS:
             raise NotFound
         return Response(
-            (folder / name).read_bytes(),
+            (_FOLDER / name).read_bytes(),
             media_type=_ASSETS[name],
             headers={"cache-control": "no-cache"},
         )
@@ -105,6 +104,15 @@ def page_routes(mailbox: Mailbox, faults: Faults) -> APIRouter:
 
     _ = (page, asset, mail_html, feed)
     return router
+
+
+def page_response(name: str) -> Response:
+    """A page of the sandbox, which loads nothing but its own files."""
+    return Response(
+        (_FOLDER / name).read_bytes(),
+        media_type="text/html",
+        headers={"content-security-policy": _PAGE_POLICY},
+    )
 
 
 def framed(html: str) -> str:

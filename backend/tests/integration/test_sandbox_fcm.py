@@ -495,6 +495,22 @@ class TestFaults:
             await asyncio.sleep(0.02)
 
 
+class TestPage:
+    async def test_feed_shows_what_phones_show(self, sandbox: httpx.AsyncClient) -> None:
+        pixel, iphone = await install(sandbox), await install(sandbox, "iphone", "ios")
+        await send(sandbox, pixel)
+        await send(sandbox, iphone, notification=None, android={"notification": {"title": "Own"}})
+        await send(sandbox, iphone, notification=None, android=None)
+        feed = (await sandbox.get("/devices/feed")).json()
+        shown = {(item["device_name"], item["platform"], item["title"]) for item in feed["items"]}
+        assert shown == {
+            ("pixel", "android", "Hello, Ada"),
+            ("iphone", "ios", "Own"),
+            ("iphone", "ios", ""),
+        }
+        assert {device["address"] for device in feed["devices"]} == {pixel, iphone}
+
+
 class TestRestart:
     async def test_account_phones_messages_and_access_are_there_again(self, tmp_path: Path) -> None:
         settings = load_settings(_env_file=None, data_dir=tmp_path)

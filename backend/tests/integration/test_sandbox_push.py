@@ -507,6 +507,65 @@ class TestFaults:
             assert (await sandbox.put("/faults", json=rule)).status_code == 422, rule
 
 
+class TestPage:
+    async def test_page_and_its_files_need_nothing_from_elsewhere(
+        self, sandbox: httpx.AsyncClient
+    ) -> None:
+        page = await sandbox.get("/devices")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "script-src 'self';" in page.headers["content-security-policy"]
+        assert "unsafe" not in page.headers["content-security-policy"]
+        for path in ("/devices/push/any", "/devices/fcm/any"):
+            assert (await sandbox.get(path)).text == page.text
+        for name in ("devices.css", "devices.js", "mailbox.css"):
+            assert f"/static/{name}" in page.text
+            assert (await sandbox.get(f"/static/{name}")).status_code == 200
+        assert "/static/shared.js" in (await sandbox.get("/static/devices.js")).text
+        assert (await sandbox.get("/static/shared.js")).status_code == 200
+        assert "http" not in page.text
+        assert 'href="/devices"' in (await sandbox.get("/")).text
+
+    async def test_feed_shows_messages_and_devices_newest_first(
+        self, sandbox: httpx.AsyncClient, sender: Sender, clock: SettableClock
+    ) -> None:
+        laptop = await subscribe(sandbox, "ada-laptop")
+        await sender.send(laptop, ADA)
+        clock.now += timedelta(seconds=1)
+        await subscribe(sandbox, "grace-desktop")
+        await sender.send(laptop, "just text")
+        feed = (await sandbox.get("/devices/feed")).json()
+        assert [(item["title"], item["text"]) for item in feed["items"]] == [
+            ("just text", ""),
+            ("Hello, Ada", "…"),
+        ]
+        assert feed["items"][1] | {"id": ""} == {
+            "service": "push",
+            "id": "",
+            "device_name": "ada-laptop",
+            "platform": "web",
+            "title": "Hello, Ada",
+            "text": "…",
+            "at": "2026-03-01T12:00:00Z",
+            "state": "waiting",
+        }
+        assert feed["total"] == feed["device_count"] == 2
+        assert [device["name"] for device in feed["devices"]] == ["grace-desktop", "ada-laptop"]
+        other = (await sandbox.get("/devices/feed", params={"device": "GRACE"})).json()
+        assert (other["items"], other["total"]) == ([], 0)
+
+    async def test_feed_answers_304_until_something_changes(
+        self, sandbox: httpx.AsyncClient, sender: Sender, clock: SettableClock
+    ) -> None:
+        browser = await subscribe(sandbox)
+        await sender.send(browser)
+        first = await sandbox.get("/devices/feed")
+        unchanged = {"If-None-Match": first.headers["etag"]}
+        assert (await sandbox.get("/devices/feed", headers=unchanged)).status_code == 304
+        clock.now += timedelta(minutes=2)
+        expired = await sandbox.get("/devices/feed", headers=unchanged)
+        assert expired.json()["items"][0]["state"] == "expired"
+
+
 class TestRestart:
     async def test_browsers_and_messages_are_there_again(self, tmp_path: Path) -> None:
         settings = load_settings(_env_file=None, data_dir=tmp_path)

@@ -1,49 +1,29 @@
 // The mailbox page. Text of mails reaches the document through textContent only; their markup is
 // shown nowhere but in the sandboxed frame, from an address of its own.
 
+import {
+  $, connection, definitions, element, fullTime, markSelected, onConfirmed, onPartChosen, polling,
+  rowAfter, shortTime, showFaults, showPart, showRows, tableRow,
+} from "/static/shared.js";
+
 const POLL_MS = 2000;
-const CONFIRM_MS = 4000;
 const LONGEST_CHIP = 24;
 const PAGE_TITLE = "Sandbox mailbox";
 
-const $ = (id) => document.getElementById(id);
 const list = $("list");
 const filter = $("filter");
 const reader = $("reader");
 const narrowScreen = matchMedia("(max-width: 760px)");
-const clockTime = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-const dayAndTime = new Intl.DateTimeFormat(undefined, {
-  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit",
-});
-const fullTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 
 let shown = [];
 let selectedId = null;
 let openedId = null;
 let preferredPart = "html";
 let lastFeed = null;
-let polling = null;
-
-// --- elements ----------------------------------------------------------------------------------
-
-function element(tag, { text, className, ...attributes } = {}, ...children) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
 
 function displayName(address) {
   const named = /^\s*"?([^"<]*?)"?\s*<[^>]*>\s*$/.exec(address);
   return named?.[1] || address;
-}
-
-function shortTime(iso) {
-  const at = new Date(iso);
-  const isToday = at.toDateString() === new Date().toDateString();
-  return (isToday ? clockTime : dayAndTime).format(at);
 }
 
 const mails = (count) => `${count.toLocaleString()} ${count === 1 ? "mail" : "mails"}`;
@@ -79,34 +59,17 @@ function marks(mail) {
 }
 
 function showList(items) {
-  const known = new Map([...list.children].map((child) => [child.id, child]));
-  const isFirst = known.size === 0;
-  const rows = items.map((mail) => {
-    const existing = known.get(`row-${mail.id}`);
-    const made = existing ?? row(mail);
-    if (!existing && !isFirst) made.classList.add("fresh");
-    if (made.dataset.attempts !== String(mail.attempts)) {
-      made.dataset.attempts = mail.attempts;
-      made.querySelector(".marks").replaceChildren(...marks(mail));
-    }
-    return made;
-  });
-  for (const child of [...list.children]) if (!rows.includes(child)) child.remove();
-  // Rows that stay are not moved, so that scroll position and focus stay too.
-  rows.forEach((made, index) => {
-    if (list.children[index] !== made) list.insertBefore(made, list.children[index] ?? null);
+  showRows(list, items, (mail) => `row-${mail.id}`, row, (made, mail) => {
+    if (made.dataset.attempts === String(mail.attempts)) return;
+    made.dataset.attempts = mail.attempts;
+    made.querySelector(".marks").replaceChildren(...marks(mail));
   });
   shown = items;
-  markSelected();
+  showSelection();
 }
 
-function markSelected() {
-  for (const child of list.children) {
-    child.setAttribute("aria-selected", String(child.id === `row-${selectedId}`));
-  }
-  const selected = selectedId && $(`row-${selectedId}`);
-  if (selected) list.setAttribute("aria-activedescendant", selected.id);
-  else list.removeAttribute("aria-activedescendant");
+function showSelection() {
+  markSelected(list, selectedId && `row-${selectedId}`);
 }
 
 function showState(feed) {
@@ -123,10 +86,7 @@ function showState(feed) {
     ? `Newest ${feed.items.length} of ${mails(feed.total)}`
     : mails(feed.total);
 
-  const active = feed.faults.filter((fault) => fault.remaining !== 0);
-  $("faults").hidden = active.length === 0;
-  $("faults-title").textContent = active.length === 1 ? "1 active fault" : `${active.length} active faults`;
-  $("faults-list").replaceChildren(...active.map((fault) => element("li", { text: fault.summary })));
+  showFaults(feed.faults);
   document.title = feed.total ? `(${feed.total}) ${PAGE_TITLE}` : PAGE_TITLE;
 }
 
@@ -151,8 +111,7 @@ async function show(id) {
     element("span", { className: "chip", text: `${tag.name}: ${tag.value}` })));
   $("mail-tags").hidden = mail.tags.length === 0;
   $("text").textContent = mail.text ?? "";
-  $("headers").replaceChildren(...Object.entries(mail.headers).map(([name, value]) =>
-    element("tr", {}, element("th", { scope: "row", text: name }), element("td", { text: value }))));
+  $("headers").replaceChildren(...Object.entries(mail.headers).map(tableRow));
   const address = `/mails/${encodeURIComponent(id)}/html`;
   // replace() keeps the frame out of the history, so that Back leaves the mail.
   $("frame").contentWindow.location.replace(mail.html === null ? "about:blank" : address);
@@ -172,8 +131,7 @@ function envelope(mail) {
   lines.push(["Received", fullTime.format(new Date(mail.received_at))]);
   if (mail.idempotency_key !== null) lines.push(["Key", mail.idempotency_key, "mono"]);
   if (mail.attempts > 1) lines.push(["Attempts", `asked for ${mail.attempts} times, stored once`, "repeat"]);
-  return lines.flatMap(([name, value, className]) =>
-    [element("dt", { text: name }), element("dd", { text: value, className })]);
+  return definitions(lines);
 }
 
 function showNothing(title = "No mail selected", text = "") {
@@ -186,12 +144,7 @@ function showNothing(title = "No mail selected", text = "") {
 }
 
 function choosePart(name) {
-  for (const tab of document.querySelectorAll('[role="tab"]')) {
-    const isChosen = tab.id === `tab-${name}`;
-    tab.setAttribute("aria-selected", String(isChosen));
-    tab.tabIndex = isChosen ? 0 : -1;
-    $(tab.getAttribute("aria-controls")).hidden = !isChosen;
-  }
+  showPart(name);
   $("html-tools").hidden = name !== "html";
 }
 
@@ -199,7 +152,7 @@ function choosePart(name) {
 
 function select(id) {
   selectedId = id;
-  markSelected();
+  showSelection();
   document.body.dataset.view = id ? "mail" : "list";
   if (id) show(id);
   else showNothing();
@@ -233,7 +186,7 @@ function move(to) {
   if (!mail) return;
   if (narrowScreen.matches) {
     selectedId = mail.id;
-    markSelected();
+    showSelection();
   } else {
     open(mail.id);
   }
@@ -242,8 +195,7 @@ function move(to) {
 
 // --- feed --------------------------------------------------------------------------------------
 
-async function poll() {
-  clearTimeout(polling);
+const poll = polling(async () => {
   const asked = filter.value;
   try {
     const headers = lastFeed?.asked === asked ? { "If-None-Match": lastFeed.etag } : {};
@@ -259,16 +211,7 @@ async function poll() {
   } catch {
     connection("lost", "Sandbox unreachable, trying again");
   }
-  clearTimeout(polling);
-  if (!document.hidden) polling = setTimeout(poll, POLL_MS);
-}
-
-function connection(state, text) {
-  const status = $("connection");
-  if (status.dataset.state === state) return;
-  status.dataset.state = state;
-  status.textContent = text;
-}
+}, POLL_MS);
 
 // --- what people do ----------------------------------------------------------------------------
 
@@ -286,14 +229,7 @@ $("remove-faults").addEventListener("click", async () => {
   await fetch("/faults", { method: "DELETE" });
   poll();
 });
-$("empty-mailbox").addEventListener("click", async ({ currentTarget: button }) => {
-  if (!("armed" in button.dataset)) {
-    button.dataset.armed = "";
-    button.textContent = "Really delete all?";
-    setTimeout(() => disarm(button), CONFIRM_MS);
-    return;
-  }
-  disarm(button);
+onConfirmed($("empty-mailbox"), async () => {
   await fetch("/mails", { method: "DELETE" });
   close();
   poll();
@@ -304,32 +240,17 @@ $("narrow").addEventListener("click", ({ currentTarget: button }) => {
   $("part-html").toggleAttribute("data-narrow", isNarrow);
 });
 
-function disarm(button) {
-  delete button.dataset.armed;
-  button.textContent = "Empty mailbox";
-}
-
-for (const tab of document.querySelectorAll('[role="tab"]')) {
-  tab.addEventListener("click", () => {
-    preferredPart = tab.id.slice("tab-".length);
-    choosePart(preferredPart);
-  });
-}
-document.querySelector('[role="tablist"]').addEventListener("keydown", (event) => {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step) return;
-  const tabs = [...document.querySelectorAll('[role="tab"]:not(:disabled)')];
-  const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
-  next.focus();
-  next.click();
+onPartChosen((name) => {
+  preferredPart = name;
+  choosePart(name);
 });
 
 list.addEventListener("keydown", (event) => {
   const at = shown.findIndex((mail) => mail.id === selectedId);
-  const targets = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: shown.length - 1, PageDown: at + 8, PageUp: at - 8 };
-  if (event.key in targets) {
+  const next = rowAfter(event.key, at);
+  if (next !== undefined) {
     event.preventDefault();
-    move(targets[event.key]);
+    move(next);
   } else if (event.key === "Enter" && at >= 0) {
     event.preventDefault();
     open(selectedId);
@@ -352,9 +273,6 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) poll();
-});
 addEventListener("popstate", fromAddress);
 
 fromAddress();
