@@ -17,8 +17,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from app.config import Settings
 from app.load_settings import load_settings
 from app.sandbox.ledger import Device, Ledger, Message
+from app.sandbox.push.encryption import opened
 from app.sandbox.server import serving_sandbox
-from tests.integration.push_senders import ADA, Sender, base64url, encrypt, new_key, point
+from tests.integration.push_senders import (
+    ADA,
+    Sender,
+    base64url,
+    encrypt,
+    from_base64url,
+    new_key,
+    point,
+)
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -285,6 +294,21 @@ class TestHeaders:
 
 
 class TestEncryption:
+    def test_the_standards_own_example_is_opened(self) -> None:
+        # RFC 8291, 5.
+        scalar = from_base64url("q1dXpw3UpT5VOmu_cf_v6ih07Aems3njxI-JWgLcM94")
+        body = from_base64url(
+            "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27ml"
+            "mlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A_yl95bQpu6cVPT"
+            "pK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN"
+        )
+        plaintext = opened(
+            body,
+            private_key=ec.derive_private_key(int.from_bytes(scalar, "big"), ec.SECP256R1()),
+            auth=from_base64url("BTBZMqHH6r4Tts7J_aSIgg"),
+        )
+        assert plaintext == b"When I grow up, I want to be a watermelon"
+
     async def test_what_the_browser_cannot_open_is_refused(
         self, sandbox: httpx.AsyncClient, sender: Sender
     ) -> None:
