@@ -144,6 +144,9 @@ class Settings(BaseSettings):
     vapid_subject: str = Field(
         "mailto:admin@yourapp.com", description="Contact in VAPID tokens: `mailto:` or `https:`."
     )
+    vapid_rotation_days: Positive = Field(
+        30, description="Days after which a new VAPID key is offered to browsers."
+    )
     push_allow_private_endpoints: bool = Field(
         False,
         description="`true` lets push endpoints and action callbacks be http on loopback; for "

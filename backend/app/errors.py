@@ -5,9 +5,11 @@
     ├── UnknownUser           422 unknown_user
     ├── TooManyRecipients     400 too_many_recipients
     ├── NotAuthenticated      401 not_authenticated
+    ├── InvalidAckToken       401 invalid_ack_token
     ├── Forbidden             403 forbidden
     ├── NotFound              404 not_found
     ├── IdempotencyConflict   409 idempotency_conflict
+    ├── EndpointInUse         409 endpoint_in_use
     ├── BodyTooLarge          413 body_too_large
     └── Unavailable           503 unavailable
 
@@ -89,6 +91,14 @@ class NotAuthenticated(NotifyError):
         super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
 
 
+class InvalidAckToken(NotifyError):
+    """A push is acknowledged with a token that was not given out (section 5.2)."""
+
+    status = 401
+    code = "invalid_ack_token"
+    default_message = "Take the ack_token from the push."
+
+
 class Forbidden(NotifyError):
     """Valid credentials that lack the right (SEC-004)."""
 
@@ -111,6 +121,14 @@ class IdempotencyConflict(NotifyError):
     status = 409
     code = "idempotency_conflict"
     default_message = "This idempotency key was used for another request."
+
+
+class EndpointInUse(NotifyError):
+    """Another user subscribed with this push endpoint, and with other keys (SEC-003)."""
+
+    status = 409
+    code = "endpoint_in_use"
+    default_message = "Another user has this endpoint; subscribe the browser anew."
 
 
 class BodyTooLarge(NotifyError):

@@ -15,6 +15,7 @@ from app.api.context import AppContext
 from app.api.dependencies import SECURITY_SCHEMES
 from app.api.errors import ErrorAnswer, install_error_handlers
 from app.api.health import router as health_router
+from app.api.metrics import router as metrics_router
 from app.api.middleware import CORRELATION_HEADER, BodyLimit, RequestContext
 from app.api.v1.notifications.websocket import SocketShortcut
 from app.api.v1.notifications.websocket import router as websocket_router
@@ -28,9 +29,11 @@ from app.pipeline.commit import GroupCommit
 from app.pipeline.decide import Defaults
 from app.pipeline.deliver import Clock, utc_now
 from app.pipeline.doorbell import StreamBroker, StreamDoorbell
+from app.pipeline.keyring import Keyring
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.realtime.gateway import Gateway
+from app.security.ack_tokens import AckTokens
 from app.security.encryption import Cipher
 from app.security.jwt import TokenVerifier
 from app.security.outbound import AddressRules, Outbound
@@ -45,6 +48,9 @@ from app.services.inbox_changes import InboxChanges
 from app.services.inbox_commands import InboxCommands
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
+from app.services.push_service import PushService
+from app.services.receipt_service import ReceiptService
+from app.services.subscription_counts import SubscriptionCounts
 from app.services.user_service import UserService
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -90,6 +96,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         actions = await stack.enter_async_context(ActionService(database, changes, queue))
         inbox = InboxService(database, settings, changes.expire)
         commands = InboxCommands(changes, at_once=max(1, settings.database_pool_size // 2))
+        keys = settings.encryption_keys
+        push = PushService(database, keys, outbound, None, announcer.announce, clock)
         gateway = Gateway(settings, tokens, inbox, commands=commands.by_type())
         await stack.enter_async_context(gateway.running(backplane))
         yield AppContext(
@@ -103,10 +111,14 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             inbox=inbox,
             changes=changes,
             actions=actions,
-            callbacks=CallbackService(database, Cipher(settings.encryption_keys), rules, clock),
+            callbacks=CallbackService(database, Cipher(keys), rules, clock),
             users=UserService(database),
             dead_letters=DeadLetterService(settings, database, announcer.announce, clock),
             cancellation=CancelService(database, clock),
+            keyring=Keyring(settings, database, clock),
+            push=push,
+            receipts=ReceiptService(database, AckTokens(keys), changes, clock),
+            subscription_counts=SubscriptionCounts(database),
         )
 
 
@@ -144,6 +156,7 @@ def create_gateway_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
 
 def _include_common(app: FastAPI) -> None:
     app.include_router(health_router)
+    app.include_router(metrics_router)
     app.include_router(websocket_router, prefix=PREFIX)
 
 

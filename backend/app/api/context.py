@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.config import Settings
 from app.db.database import Database
+from app.pipeline.keyring import Keyring
 from app.realtime.connection import RedisClient
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
@@ -15,6 +16,9 @@ from app.services.dead_letter_service import DeadLetterService
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
+from app.services.push_service import PushService
+from app.services.receipt_service import ReceiptService
+from app.services.subscription_counts import SubscriptionCounts
 from app.services.user_service import UserService
 
 
@@ -36,3 +40,7 @@ class AppContext:
     users: UserService
     dead_letters: DeadLetterService
     cancellation: CancelService
+    keyring: Keyring
+    push: PushService
+    receipts: ReceiptService
+    subscription_counts: SubscriptionCounts

@@ -1,15 +1,13 @@
-"""What watches the program asks (outside /api): liveness, readiness, metrics."""
+"""What watches the program asks (outside /api): liveness and readiness."""
 
 import asyncio
 from typing import Literal
 
-from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import APIRouter
 from pydantic import BaseModel
 
-from app.api.dependencies import Context, operator
+from app.api.dependencies import Context
 from app.errors import Unavailable
-from app.loopback import is_loopback
 from app.realtime.connection import REDIS_FAULTS
 
 router = APIRouter(tags=["health"])
@@ -50,11 +48,3 @@ async def readiness(context: Context) -> Readiness:
         reasons.append("redis_unavailable")
     status = "degraded" if reasons else "ready"
     return Readiness(status=status, degraded=bool(reasons), reasons=reasons)
-
-
-@router.get("/metrics", include_in_schema=False)
-async def metrics(request: Request) -> Response:
-    """Prometheus metrics of this process; for loopback, or an operator."""
-    if request.client is None or not is_loopback(request.client.host):
-        await operator(request)
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -23,6 +23,7 @@ from app.api.idempotency import HEADER_PARAMETER, idempotency_key
 from app.errors import ErrorDetail, ValidationFailed
 
 JSON_SUBTYPE = re.compile(r"(.+\+)?json", re.IGNORECASE)
+NO_CONTENT = 204
 MALFORMED_BODY = "notify.malformed_body"
 
 
@@ -109,6 +110,7 @@ class JsonRoute(APIRoute):
         wants = self.dependant
         if (
             len(wants.body_params) != 1
+            or self.status_code == NO_CONTENT
             or wants.path_params
             or wants.query_params
             or any(not _takes_request_only(dependency) for dependency in wants.dependencies)

@@ -1,6 +1,6 @@
 """What every channel is to the pipeline: claims in, outcomes out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -175,3 +175,16 @@ class ChannelSender(Protocol):
     async def send(self, claims: Sequence[Claim], report: Report) -> None:
         """Send the claims and report each one's outcome."""
         ...
+
+
+class TokenVerdict(Enum):
+    """What FCM says of a token that an app wants to subscribe with (REQ-008)."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+    """It is no token, or another project's."""
+    UNKNOWN = "unknown"
+    """FCM could not be asked."""
+
+
+ValidateToken = Callable[[str], Awaitable[TokenVerdict]]

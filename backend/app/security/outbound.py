@@ -187,7 +187,7 @@ class _PinnedBackend(httpcore.AsyncNetworkBackend):
             AddressRefused: one of the host's addresses is not public.
         """
         failure = httpcore.ConnectError("the name has no address")
-        for address in (await self._judged(host, port))[:ADDRESSES_TRIED]:
+        for address in (await self.judged(host, port))[:ADDRESSES_TRIED]:
             try:
                 return await self._below.connect_tcp(
                     address, port, timeout, local_address, socket_options
@@ -196,7 +196,13 @@ class _PinnedBackend(httpcore.AsyncNetworkBackend):
                 failure = httpcore.ConnectError(type(error).__name__)
         raise failure
 
-    async def _judged(self, host: str, port: int) -> Sequence[str]:
+    async def judged(self, host: str, port: int) -> Sequence[str]:
+        """What the host resolves to, all of which may be called.
+
+        Raises:
+            AddressRefused: one of its addresses is not public.
+            httpcore.ConnectError: it does not resolve.
+        """
         try:
             found = [host] if _literal(host) else await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
@@ -244,12 +250,13 @@ class Outbound:
     ) -> None:
         self.rules = rules
         self._threads = ThreadPoolExecutor(RESOLVING_AT_ONCE, "resolver")
+        self._backend = _PinnedBackend(rules, resolve or self._resolve)
         self._pool = httpcore.AsyncConnectionPool(
             # Made once: reading the authorities takes longer than a connection.
             ssl_context=tls or httpcore.default_ssl_context(),
             max_connections=CONNECTIONS,
             keepalive_expiry=5.0,
-            network_backend=_PinnedBackend(rules, resolve or self._resolve),
+            network_backend=self._backend,
         )
         # Each is kept only as long as somebody calls there.
         self._origins = WeakValueDictionary[tuple[str, int], asyncio.Semaphore]()
@@ -319,6 +326,25 @@ class Outbound:
             OSError,
         ) as error:
             raise Unreachable(type(error).__name__) from error
+
+    async def judge(self, url: str, *, seconds: float = 3.0) -> None:
+        """Judge an address before it is kept, by its spelling and by what its name resolves to.
+
+        A name that does not resolve now leads nowhere, and is judged again whenever it is called:
+        a network that is closed, or a resolver that is ill, says nothing against it.
+
+        Args:
+            seconds: how long the resolver is waited for.
+
+        Raises:
+            AddressRefused: it may not be called.
+        """
+        target = self.rules.parse(url)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._backend.judged(target.host, target.port)
+        except (TimeoutError, httpcore.ConnectError):
+            return
 
     async def _resolve(self, host: str, port: int) -> Sequence[str]:
         found = await asyncio.get_running_loop().run_in_executor(

@@ -12,6 +12,7 @@ from app.pipeline.deliver import Clock
 from app.pipeline.draft import Content, Draft
 from app.pipeline.idempotency import Attempt, fingerprint_of
 from app.pipeline.receipt import Receipt
+from app.policy.kinds import Channel, NotificationType, Priority
 from app.policy.routing import Request
 from app.schemas.base import MAX_TITLE, JsonObject
 from app.schemas.notification import (
@@ -20,6 +21,15 @@ from app.schemas.notification import (
 )
 from app.security.redact import redact
 from app.security.sanitize import TooComplex, safe_html
+
+TEST_SERVICE = "notify"
+TEST_NOTIFICATION = {
+    "type": NotificationType.SYSTEM,
+    "priority": Priority.HIGH,
+    "title": "Test notification",
+    "body": "Notifications reach this device.",
+    "channels": [Channel.PUSH],
+}
 
 
 class NotificationService:
@@ -35,13 +45,19 @@ class NotificationService:
         self._clock = clock
 
     async def create(
-        self, service: str, wanted: CreateNotification, key: str | None = None
+        self,
+        service: str,
+        wanted: CreateNotification,
+        key: str | None = None,
+        *,
+        only_device: UUID | None = None,
     ) -> Receipt:
         """Store one notification and everything decided about it.
 
         Args:
             service: name of the caller.
             key: the idempotency key beside the body; the body may hold it too.
+            only_device: a device of the user's, the only one that pushes go to.
 
         Returns:
             What was stored, now or by the first call with the same key; it will reach its
@@ -64,8 +80,18 @@ class NotificationService:
                 content=sanitised(wanted),
                 created_at=now,
                 attempt=attempt_of(service, wanted, key, notification_id, now),
+                only_device=only_device,
             )
         )
+
+    async def send_test(self, user_id: UUID, device_id: UUID) -> Receipt:
+        """Store a notification with which a user tries one of their devices.
+
+        Raises:
+            Unavailable: PostgreSQL is away, or the inbox stayed locked.
+        """
+        wanted = CreateNotification.model_validate({**TEST_NOTIFICATION, "user_id": user_id})
+        return await self.create(TEST_SERVICE, wanted, only_device=device_id)
 
 
 def attempt_of(

@@ -1,6 +1,7 @@
 """The API in this process, and callers of every kind that the contract knows."""
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from uuid import UUID, uuid4
 
 import httpx
 import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fastapi import FastAPI
 from sqlalchemy import text
 
@@ -19,6 +22,11 @@ from app.main import create_app
 from app.pipeline.deliver import Clock, utc_now
 
 V1 = "/api/v1"
+GENERATOR = (
+    ec.derive_private_key(1, ec.SECP256R1())
+    .public_key()
+    .public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+)
 STOPS_WITHIN = 10.0  # seconds
 Headers = dict[str, str]
 Json = dict[str, Any]
@@ -109,6 +117,31 @@ class Api:
         )
         return row.id
 
+    async def subscribe(self, user_id: UUID, subscription: Json, **fields: Any) -> Json:
+        """Subscribe a browser of the user's, and the answer."""
+        answer = await self.try_to_subscribe(user_id, subscription=subscription, **fields)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def try_to_subscribe(self, user_id: UUID, **fields: Any) -> httpx.Response:
+        """Subscribe a device of the user's, whatever comes of it."""
+        path = f"{V1}/notifications/push/subscribe"
+        return await self.client.post(path, json=fields, headers=self.user(user_id))
+
+    async def pushed(self, user_id: UUID) -> tuple[Json, UUID]:
+        """A new browser of the user's, and the delivery of a push that waits for it."""
+        subscription = await self.subscribe(user_id, browser())
+        answer = await self.client.post(
+            f"{V1}/notifications/push/subscriptions/{subscription['id']}/test",
+            headers=self.user(user_id),
+        )
+        assert answer.status_code == 202, answer.text
+        (row,) = await self.rows(
+            "SELECT id FROM notification_deliveries WHERE device_id = CAST(:id AS uuid)",
+            id=subscription["id"],
+        )
+        return subscription, row.id
+
     async def read(self, user_id: UUID, path: str = "") -> Json:
         """What the user gets under /notifications."""
         answer = await self.client.get(f"{V1}/notifications{path}", headers=self.user(user_id))
@@ -154,6 +187,26 @@ async def open_api(
         finally:
             async with asyncio.timeout(STOPS_WITHIN):
                 await stack.aclose()
+
+
+def browser(
+    name: str | None = None, *, point: bytes | None = None, auth: bytes = b"a" * 16
+) -> Json:
+    """What a browser's `PushSubscription` gives, at the sandbox's push service.
+
+    Args:
+        name: the same for the same endpoint; default: a new one.
+        point: its public key; default: that of the curve's generator.
+    """
+    return {
+        "endpoint": f"http://127.0.0.1:8025/push/{name or uuid4()}",
+        "expirationTime": None,
+        "keys": {"p256dh": base64url(point or GENERATOR), "auth": base64url(auth)},
+    }
+
+
+def base64url(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 def content(**fields: Any) -> Json:

@@ -15,6 +15,7 @@ from schemathesis.specs.openapi import checks as openapi_checks
 
 from app.config import Settings
 from app.main import create_app
+from app.security.ack_tokens import AckTokens
 from tests.contract.callers import V1, Api, Headers, content
 
 Case = Any  # of one operation, which schemathesis types too loosely to name
@@ -66,7 +67,7 @@ TAKING_SOMETHING = [
 
 
 class Known:
-    """A user, a notification, a batch and a callback that exist, and who may see them."""
+    """What exists, of every kind that ids are of, and who may see it."""
 
     def __init__(self, api: Api, ids: dict[str, str]) -> None:
         self.api = api
@@ -95,6 +96,8 @@ class Known:
             body["user_id"] = self.ids["user_id"]
         if body.get("user_ids"):
             body["user_ids"] = [*body["user_ids"], self.ids["user_id"]]
+        if "ack_token" in body:
+            body["ack_token"] = self.ids["ack_token"]
         body.pop("override", None)  # it is not for services
 
 
@@ -107,6 +110,9 @@ async def known(api: Api) -> Known:
     )
     ids = {"user_id": str(user), "notification_id": created["id"], "action": "read"}
     ids["name"] = (await api.register_callback("schema"))["name"]
+    subscription, push = await api.pushed(user)
+    ids["subscription_id"] = subscription["id"]
+    ids["ack_token"] = AckTokens(api.settings.encryption_keys).issue(push)
     ids["delivery_id"] = str(await api.dead_letter(user))
     return Known(api, ids | {"batch_id": batch.json()["batch_id"]})
 

@@ -5,12 +5,13 @@ one by one; static paths come before those with parameters, and creates first of
 """
 
 from app.api.v1 import action_callbacks, dead_letters, internal
-from app.api.v1.notifications import actions, create, inbox
+from app.api.v1.notifications import actions, create, inbox, push
 
 PREFIX = "/api/v1"
 ROUTERS = (
     create.router,
     internal.router,
+    push.router,
     inbox.router,
     actions.router,
     dead_letters.router,

@@ -128,6 +128,151 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/notifications/push/vapid-public-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Vapid Public Key
+         * @description The key that browsers subscribe with: the newest, which changes every month or so.
+         */
+        get: operations["vapid_public_key"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/push/subscribe": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Subscribe To Push
+         * @description Register a browser or an app; one that is registered already keeps its id.
+         *
+         *     At most 50 devices a user are kept; the least recently used makes room. A phone that signs in
+         *     as somebody else goes over to them; a browser does when its keys are the same.
+         */
+        post: operations["subscribe_to_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/push/subscriptions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Push Subscriptions
+         * @description The user's devices, newest first.
+         */
+        get: operations["list_push_subscriptions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/push/unsubscribe": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Unsubscribe From Push
+         * @description Remove a device; pushes that wait for it are skipped.
+         */
+        delete: operations["unsubscribe_from_push"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/push/subscriptions/{subscription_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete Push Subscription
+         * @description Remove a device; the same as unsubscribing with a body.
+         */
+        delete: operations["delete_push_subscription"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/push/subscriptions/{subscription_id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Test Push Subscription
+         * @description Send a real notification, of which only this device gets a push.
+         */
+        post: operations["test_push_subscription"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/push/ack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Acknowledge Push
+         * @description Say what became of a push; needs its token and nothing else.
+         *
+         *     A repetition has no effect, nor has the receipt of a push that was erased since.
+         */
+        post: operations["acknowledge_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/notifications/unread-count": {
         parameters: {
             query?: never;
@@ -405,6 +550,24 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * AcknowledgePush
+         * @description What became of a push on its device.
+         */
+        AcknowledgePush: {
+            /**
+             * Ack Token
+             * @description From the push's data.
+             * @example AZfBc0J7cAGbMsSExAgU8Z4Pm1lq0bYkqg1l3m9tVb0
+             */
+            ack_token: string;
+            /**
+             * Event
+             * @description `clicked` marks the notification read, too; both others imply `delivered`.
+             * @enum {string}
+             */
+            event: "delivered" | "clicked" | "closed";
+        };
+        /**
          * Action
          * @description A button: it leads to `url`, or runs the named `action`.
          */
@@ -528,6 +691,42 @@ export interface components {
              * @enum {string}
              */
             status: "processing" | "completed" | "partially_failed";
+        };
+        /**
+         * BrowserKeys
+         * @description A browser's keys (RFC 8291), base64url with or without padding.
+         */
+        BrowserKeys: {
+            /**
+             * P256Dh
+             * @description Uncompressed point on P-256, 65 bytes.
+             * @example BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM
+             */
+            p256dh: string;
+            /**
+             * Auth
+             * @description 16 bytes.
+             * @example BTBZMqHH6r4Tts7J_aSIgg
+             */
+            auth: string;
+        };
+        /**
+         * BrowserSubscription
+         * @description A browser's `PushSubscription`, as its `toJSON()` gives it.
+         */
+        BrowserSubscription: {
+            /**
+             * Endpoint
+             * @description Its address at the browser's push service: https on a public host.
+             * @example https://fcm.googleapis.com/fcm/send/dVfQ…
+             */
+            endpoint: string;
+            /**
+             * Expirationtime
+             * @description Milliseconds since 1970; not stored.
+             */
+            expirationTime?: number | null;
+            keys: components["schemas"]["BrowserKeys"];
         };
         /**
          * CancelledNotification
@@ -798,6 +997,36 @@ export interface components {
          * @enum {string}
          */
         DeliveryStatus: "pending" | "sent" | "delivered" | "failed" | "bounced" | "skipped" | "cancelled";
+        /**
+         * DeviceInfo
+         * @description What a device says of itself; fields of your own are kept.
+         */
+        DeviceInfo: {
+            /**
+             * Platform
+             * @example web
+             */
+            platform?: string | null;
+            /** Os Version */
+            os_version?: string | null;
+            /** App Version */
+            app_version?: string | null;
+            /**
+             * Device Name
+             * @example Chrome on Windows
+             */
+            device_name?: string | null;
+            /** User Agent */
+            user_agent?: string | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * DeviceKind
+         * @description How a device is reached (REQ-006, REQ-007).
+         * @enum {string}
+         */
+        DeviceKind: "web" | "fcm";
         /**
          * ErrorAnswer
          * @description The answer to every request that fails.
@@ -1157,6 +1386,109 @@ export interface components {
             };
         };
         /**
+         * Subscribe
+         * @description A browser (`subscription`) or an app (`fcm_token`) that is to receive pushes.
+         */
+        Subscribe: {
+            subscription?: components["schemas"]["BrowserSubscription"] | null;
+            /**
+             * Fcm Token
+             * @description The app's registration token, 1 to 4096 printable characters.
+             * @example dQw4w9WgXcQ:APA91b…
+             */
+            fcm_token?: string | null;
+            /**
+             * @description An object of at most 4 KiB.
+             * @example {
+             *       "platform": "web",
+             *       "screen_width": 1920,
+             *       "user_agent": "Mozilla/5.0…"
+             *     }
+             */
+            device_info?: components["schemas"]["DeviceInfo"];
+            /**
+             * Key Id
+             * @description Of the VAPID key that the browser subscribed with.
+             * @example Rn1bX0x7t5Kk2vWq
+             */
+            key_id?: string | null;
+            /**
+             * Replaces
+             * @description Your older subscription that this one succeeds, as when the VAPID key has rotated: it is removed, and what waits for it goes to this one.
+             */
+            replaces?: string | null;
+        };
+        /**
+         * Subscribed
+         * @description A stored subscription.
+         */
+        Subscribed: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * User Id
+             * Format: uuid
+             */
+            user_id: string;
+            /** Is Active */
+            is_active: boolean;
+            /** Created At */
+            created_at: string;
+        };
+        /**
+         * Subscription
+         * @description A device of the user; its keys and its token are never told.
+         */
+        Subscription: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            kind: components["schemas"]["DeviceKind"];
+            /**
+             * Endpoint
+             * @description Null for apps.
+             */
+            endpoint: string | null;
+            /**
+             * Device Info
+             * @example {
+             *       "platform": "web",
+             *       "screen_width": 1920,
+             *       "user_agent": "Mozilla/5.0…"
+             *     }
+             */
+            device_info: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /**
+             * Is Active
+             * @description False while its push service refuses us.
+             */
+            is_active: boolean;
+            /**
+             * Key Id
+             * @description Of the VAPID key it is known to have subscribed with; null for apps.
+             */
+            key_id: string | null;
+            /** Last Used At */
+            last_used_at: string | null;
+            /** Created At */
+            created_at: string;
+        };
+        /**
+         * SubscriptionList
+         * @description The user's devices, newest first.
+         */
+        SubscriptionList: {
+            /** Items */
+            items: components["schemas"]["Subscription"][];
+        };
+        /**
          * SyncedNotifications
          * @description What changed since a position, net, in the order of `seq`.
          */
@@ -1191,6 +1523,17 @@ export interface components {
             };
         };
         /**
+         * Unsubscribe
+         * @description Which of the user's subscriptions to remove.
+         */
+        Unsubscribe: {
+            /**
+             * Subscription Id
+             * Format: uuid
+             */
+            subscription_id: string;
+        };
+        /**
          * UpsertUser
          * @description Fields that are sent are stored, null clears, what is left out stays as it is.
          */
@@ -1210,6 +1553,23 @@ export interface components {
             attributes?: {
                 [key: string]: components["schemas"]["JsonValue"];
             } | null;
+        };
+        /**
+         * VapidPublicKey
+         * @description The key that browsers subscribe with, and its name.
+         */
+        VapidPublicKey: {
+            /**
+             * Public Key
+             * @description base64url of 65 bytes, for `applicationServerKey`.
+             * @example BNcRdreALRFXTkOOUHK1EtK2wtaz5Ry4YfYCA_0QTpQtUbVlUls0VJXg7A8u-Ts1XbjhazAkj7I99e8QcYP7DkM
+             */
+            public_key: string;
+            /**
+             * Key Id
+             * @example Rn1bX0x7t5Kk2vWq
+             */
+            key_id: string;
         };
     };
     responses: never;
@@ -1505,6 +1865,282 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["StoredUser"];
                 };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    vapid_public_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VapidPublicKey"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    subscribe_to_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Subscribe"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Subscribed"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_push_subscriptions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SubscriptionList"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    unsubscribe_from_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Unsubscribe"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_push_subscription: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subscription_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    test_push_subscription: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                subscription_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NotificationAccepted"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    acknowledge_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AcknowledgePush"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Fields that cannot be used, each with its path. */
             422: {
