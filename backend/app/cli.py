@@ -11,6 +11,7 @@ from uuid import UUID
 import click
 
 from app.cli_dead import dead
+from app.cli_vapid import vapid
 from app.config import ConfigurationError, Settings
 from app.load_settings import load_settings
 
@@ -25,6 +26,7 @@ def main() -> None:
 
 
 main.add_command(dead)
+main.add_command(vapid)
 
 
 @contextmanager
@@ -33,7 +35,12 @@ def configured() -> Generator[Settings]:
     from app.embedded import ServerFailed  # noqa: PLC0415 -- `notify --help` loads nothing
 
     try:
-        yield load_settings()
+        settings = load_settings()
+        if settings.vapid_private_key is not None:
+            from app.security.vapid_keys import configured_key  # noqa: PLC0415
+
+            configured_key(settings, datetime.now(UTC))
+        yield settings
     except (ConfigurationError, ServerFailed) as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -1,6 +1,7 @@
 """The web programs: the API with the page and the socket path, and the gateway alone."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from app.services.batch_service import BatchService
 from app.services.callback_service import CallbackService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
-from app.services.demo_service import seed_demo_users
+from app.services.demo_service import seed_demo_users, subscribe_demo_devices
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_commands import InboxCommands
 from app.services.inbox_service import InboxService
@@ -56,6 +57,7 @@ from app.services.user_service import UserService
 MAX_BODY_BYTES = 1024 * 1024
 PAGE = Path(__file__).parents[2] / "frontend" / "app" / "dist"
 VERSION = "0.1.0"
+Background = Callable[[AppContext], Coroutine[Any, Any, None]]
 EVERY_ERROR: dict[int | str, dict[str, Any]] = {
     422: {"model": ErrorAnswer, "description": "Fields that cannot be used, each with its path."},
     "default": {"model": ErrorAnswer, "description": "The error, with a stable code."},
@@ -122,14 +124,17 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         )
 
 
-def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
+def create_app(
+    settings: Settings, clock: Clock = utc_now, beside: Background | None = None
+) -> FastAPI:
     """The API, the page and the socket path.
 
     Args:
         settings: with both URLs filled in.
         clock: the present instant; injected so that time can be driven.
+        beside: what runs while requests are served, until it ends or they do.
     """
-    app = _bare_app(settings, clock)
+    app = _bare_app(settings, clock, beside)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     _include_common(app)
@@ -160,13 +165,14 @@ def _include_common(app: FastAPI) -> None:
     app.include_router(websocket_router, prefix=PREFIX)
 
 
-def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
+def _bare_app(settings: Settings, clock: Clock, beside: Background | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with open_context(settings, clock) as context:
             app.state.context = context
             app.state.gateway = context.gateway
-            yield
+            async with _running(beside, context):
+                yield
 
     app = Application(
         title="notify",
@@ -191,8 +197,25 @@ def _bare_app(settings: Settings, clock: Clock) -> FastAPI:
     return app
 
 
+@asynccontextmanager
+async def _running(work: Background | None, context: AppContext) -> AsyncGenerator[None]:
+    if work is None:
+        yield
+        return
+    task = asyncio.create_task(work(context))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 def _operation_id(route: APIRoute) -> str:
     return route.name
+
+
+async def _subscribe_demo_devices(context: AppContext) -> None:
+    await subscribe_demo_devices(context.settings.sandbox_url, context.keyring, context.push)
 
 
 async def run_api(settings: Settings) -> None:
@@ -203,7 +226,8 @@ async def run_api(settings: Settings) -> None:
             await seed_demo_users(database)
         finally:
             await database.close()
-    app = create_app(settings)
+    beside = _subscribe_demo_devices if settings.is_development else None
+    app = create_app(settings, beside=beside)
     await _serve(app, settings.api_host, settings.api_port)
 
 

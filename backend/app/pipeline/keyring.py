@@ -107,26 +107,24 @@ class Keyring:
             return self._keys
         return await self._read_again()
 
-    async def rotate(self, *, when_older_than: timedelta | None = None) -> VapidKey | None:
-        """Offer a new key from now on; those who subscribed before keep theirs.
+    async def rotate(self) -> VapidKey:
+        """Offer a new key from now on; those who subscribed before keep theirs."""
+        async with self._database.as_service() as connection:
+            key = await self._superseding(connection, await self._opened(connection))
+        return self._rotated(key)
 
-        Args:
-            when_older_than: how old the newest one has to be; of several processes that find it
-                so at once, one makes a key.
+    async def rotate_when_older_than(self, age: timedelta) -> VapidKey | None:
+        """Offer a new key when the newest is so old; of several who find it so, one makes a key.
 
         Returns:
             The new key, None when the newest is not old enough.
         """
-        now = self._clock()
         async with self._database.as_service() as connection:
             keys = await self._opened(connection)
-            if when_older_than is not None and keys[0].created_at > now - when_older_than:
+            if keys[0].created_at > self._clock() - age:
                 return None
-            key = new_key(max(now, keys[0].created_at + timedelta(microseconds=1)))
-            await self._add(connection, key)
-        log.info("vapid_key_rotated", key_id=key.id)
-        self._fresh_until = 0.0
-        return key
+            key = await self._superseding(connection, keys)
+        return self._rotated(key)
 
     async def retire(self) -> list[str]:
         """Erase the private halves of superseded keys that no subscription needs.
@@ -188,6 +186,17 @@ class Keyring:
                 sealed = {"id": row.id, "private": self._sealed(keys[-1])}
                 await connection.execute(ENCRYPT_ANEW, sealed)
         return keys
+
+    async def _superseding(self, connection: AsyncConnection, keys: Sequence[VapidKey]) -> VapidKey:
+        # Another process' clock may be ahead.
+        key = new_key(max(self._clock(), keys[0].created_at + timedelta(microseconds=1)))
+        await self._add(connection, key)
+        return key
+
+    def _rotated(self, key: VapidKey) -> VapidKey:
+        log.info("vapid_key_rotated", key_id=key.id)
+        self._fresh_until = 0.0
+        return key
 
     async def _add(self, connection: AsyncConnection, key: VapidKey) -> None:
         values = {"public": key.public, "private": self._sealed(key), "now": key.created_at}

@@ -1,26 +1,41 @@
-"""Removes what has served its time."""
+"""Removes what has served its time, and renews what is to be renewed."""
+
+from datetime import timedelta
 
 from app.db.database import Database
 from app.pipeline.deliver import Clock
 from app.pipeline.idempotency import forget_expired
+from app.pipeline.keyring import Keyring
 
 
 class Tidier:
-    """Tidies up when it is told to.
+    """Tidies up when it is told to; however many do so at once, each thing is done once.
 
     Args:
+        keyring: holds the VAPID keys.
+        rotation: how long a VAPID key is offered before another takes its place.
         clock: the present instant.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, keyring: Keyring, rotation: timedelta, clock: Clock
+    ) -> None:
         self._database = database
+        self._keyring = keyring
+        self._rotation = rotation
         self._clock = clock
 
     async def tidy(self) -> int:
-        """Delete idempotency keys whose day is over; returns how many.
+        """Delete idempotency keys whose day is over, and see to the VAPID keys (SEC-003).
+
+        Returns:
+            How many were deleted.
 
         Raises:
             Unavailable: PostgreSQL is away; the next time does it.
         """
         async with self._database.group_as_service() as driver:
-            return await forget_expired(driver, self._clock())
+            forgotten = await forget_expired(driver, self._clock())
+        await self._keyring.rotate_when_older_than(self._rotation)
+        await self._keyring.retire()
+        return forgotten

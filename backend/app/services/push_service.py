@@ -141,6 +141,11 @@ class PushService:
         self._announce = announce
         self._clock = clock
 
+    @property
+    def takes_apps(self) -> bool:
+        """Whether FCM is configured."""
+        return self._validate is not None
+
     async def subscribe(self, user_id: UUID, wanted: Subscribe) -> Subscribed:
         """Store a device, or what is new about it; the same device keeps its id.
 

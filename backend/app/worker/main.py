@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 import structlog
@@ -33,6 +34,7 @@ from app.pipeline.doorbell import (
 )
 from app.pipeline.expand import Expander
 from app.pipeline.expire import Expirer
+from app.pipeline.keyring import Keyring
 from app.pipeline.sweep import DRAIN_SECONDS, Sweeper
 from app.pipeline.tidy import Tidier
 from app.pipeline.track import Recorder, retry_policy
@@ -103,7 +105,9 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                 clock,
                 interval=settings.sweep_interval_seconds,
             )
-            tidier = Tidier(database, clock)
+            keyring = Keyring(settings, database, clock)
+            rotation = timedelta(days=settings.vapid_rotation_days)
+            tidier = Tidier(database, keyring, rotation, clock)
             yield Worker(deliverer, expander, expirer, sweeper, callbacks, tidier, broker)
     finally:
         await broker.shutdown()
@@ -168,5 +172,7 @@ async def run_worker(settings: Settings) -> None:
     leave_startup_alone()
     async with open_worker(settings) as worker, running(worker):
         log.info("worker_started")
+        with contextlib.suppress(Unavailable):
+            await worker.tidier.tidy()  # the scheduler may ring for the first time in an hour
         await told_to_stop.wait()
     log.info("worker_stopped")

@@ -13,6 +13,7 @@ import pytest
 
 from app.config import Settings
 from app.pipeline.deliver import utc_now
+from app.pipeline.keyring import Keyring
 from app.pipeline.tidy import Tidier
 from tests.contract.callers import V1, Api, assert_refused, content, open_api
 
@@ -198,7 +199,9 @@ class TestTidying:
             " WHERE key = :key RETURNING key",
             key=f"{key}-old",
         )
-        assert await Tidier(api.database, utc_now).tidy() >= 1
+        keyring = Keyring(api.settings, api.database, utc_now)
+        tidier = Tidier(api.database, keyring, timedelta(days=30), utc_now)
+        assert await tidier.tidy() >= 1
         left = await api.rows(
             "SELECT key FROM idempotency_keys WHERE key LIKE :key", key=f"{key}-%"
         )
