@@ -49,11 +49,13 @@ def rotate() -> None:
 def _run(work: Callable[["VapidService"], Awaitable[Result]]) -> Result:
     from app.cli import connected  # noqa: PLC0415 -- which imports this
     from app.db.database import Database  # noqa: PLC0415
+    from app.observability.logs import configure_logging  # noqa: PLC0415
     from app.pipeline.deliver import utc_now  # noqa: PLC0415
     from app.pipeline.keyring import Keyring  # noqa: PLC0415
     from app.services.vapid_service import VapidService  # noqa: PLC0415
 
     with connected() as settings:
+        configure_logging(settings, "vapid")  # to stderr
 
         async def run() -> Result:
             database = Database(settings)

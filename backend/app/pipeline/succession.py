@@ -4,6 +4,7 @@ A browser does so when it is given another VAPID key, and whenever it pleases
 (`pushsubscriptionchange`); until it has told us, pushes fail at the old endpoint.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -12,13 +13,20 @@ from app.db.database import Driver
 
 REVIVED_FOR: Final = timedelta(minutes=10)
 
-# A worker that is sending it just now to the old endpoint has lost its lease: whatever comes of
-# that, the new device is tried.
+# Who is storing a push for the old one just now is waited for; the new one only has to stay.
+LOCK_OLD = "SELECT id FROM push_subscriptions WHERE id = $1 AND user_id = $2 FOR UPDATE"
+HOLD_NEW = "SELECT id FROM push_subscriptions WHERE id = $1 AND user_id = $2 FOR KEY SHARE"
+
+# What was stored for both is sent once. A worker that is sending to the old endpoint just now has
+# lost its lease: whatever comes of that, the new device is tried.
 MOVE = """
-    UPDATE notification_deliveries
+    UPDATE notification_deliveries d
     SET device_id = $3, lease_token = NULL, attempts = 0, expired_leases = 0,
         next_attempt_at = CASE WHEN attempts > 0 THEN $4 ELSE next_attempt_at END
-    WHERE user_id = $1 AND device_id = $2 AND status = 'pending'
+    WHERE user_id = $1 AND device_id = $2 AND status = 'pending' AND NOT EXISTS (
+        SELECT FROM notification_deliveries other
+        WHERE other.notification_id = d.notification_id AND other.device_id = $3
+    )
     RETURNING id
 """
 
@@ -37,6 +45,10 @@ REVIVE = """
               SELECT FROM notification_events r
               WHERE r.notification_id = d.notification_id AND r.event = 'retried'
                 AND r.detail ->> 'replaced_device_id' = $2::uuid::text
+          )
+          AND NOT EXISTS (
+              SELECT FROM notification_deliveries other
+              WHERE other.notification_id = d.notification_id AND other.device_id = $3
           )
     ), chosen AS (
         SELECT one.id FROM lost
@@ -70,18 +82,38 @@ REVIVE = """
 """
 
 
-async def hand_over(
-    driver: Driver, user_id: UUID, old_id: UUID, new_id: UUID, now: datetime
-) -> list[UUID]:
-    """Let a device have what waits for the one it succeeds, and what failed there just now.
+DELETE = "DELETE FROM push_subscriptions WHERE id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """What became of the older device.
 
     Args:
-        driver: a transaction as the service role, in which a device of the user with the old id
-            is locked, unless it is gone already.
-
-    Returns:
-        Deliveries that may be due now.
+        due: deliveries that go to its successor, and may be due now.
+        is_removed: whether it was there until now.
     """
+
+    due: tuple[UUID, ...] = ()
+    is_removed: bool = False
+
+
+async def succeed(
+    driver: Driver, user_id: UUID, old_id: UUID, new_id: UUID, now: datetime
+) -> Succession:
+    """Let a device have what waits for an older one, and what failed there just now.
+
+    Args:
+        driver: a transaction as the service role; the caller commits it.
+        old_id: removed, unless it is gone already, or another user's.
+        new_id: stored before; nothing happens when it is gone again.
+    """
+    is_there = bool(await driver.fetch(LOCK_OLD, old_id, user_id))
+    if not await driver.fetch(HOLD_NEW, new_id, user_id):
+        return Succession()
     moved = await driver.fetch(MOVE, user_id, old_id, new_id, now)
     revived = await driver.fetch(REVIVE, user_id, old_id, new_id, now, now - REVIVED_FOR)
-    return [row["id"] for row in (*moved, *revived)]
+    if is_there:
+        await driver.execute(DELETE, old_id)
+    due = tuple(row["id"] for row in (*moved, *revived))
+    return Succession(due, is_removed=is_there)

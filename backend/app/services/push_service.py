@@ -22,7 +22,7 @@ from app.db.database import Database, Driver, dumps, is_busy
 from app.errors import Busy, EndpointInUse, NotFound, UnknownUser, ValidationFailed
 from app.pipeline.announce import Announcement
 from app.pipeline.deliver import Clock
-from app.pipeline.succession import hand_over
+from app.pipeline.succession import succeed
 from app.policy.kinds import DeviceKind
 from app.schemas.push import (
     INVALID_FCM_TOKEN,
@@ -60,8 +60,6 @@ LOCK_DEVICES = """
     WHERE user_id = $1 OR endpoint = $2 OR fcm_token_hash = ANY($3)
     ORDER BY id FOR NO KEY UPDATE
 """
-# Who stores a push for one of them just now is waited for, so that it is not left without.
-LOCK_REMOVED = "SELECT FROM push_subscriptions WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
 # Who does not say the key keeps the one that is known: an endpoint is bound to one.
 PUT = """
     INSERT INTO push_subscriptions AS p (
@@ -161,7 +159,11 @@ class PushService:
         else:
             await self._check_token(wanted.fcm_token or "")
         device = self._wanted(user_id, wanted)
-        return await _patiently(lambda: self._store(device))
+        stored = await _patiently(lambda: self._store(device))
+        old_id = wanted.replaces
+        if old_id is not None and old_id != stored.id:
+            await _patiently(lambda: self._succeed(user_id, old_id, stored.id))
+        return stored
 
     async def listed(self, user_id: UUID) -> SubscriptionList:
         """The user's devices, newest first."""
@@ -228,37 +230,35 @@ class PushService:
         )
 
     async def _store(self, wanted: Wanted) -> Subscribed:
-        now = self._clock()
-        due: list[UUID] = []
         async with self._database.group_as_service() as driver:
             await _prepare(driver, wanted)
             endpoint = None if wanted.browser is None else wanted.browser.endpoint
             rows = await driver.fetch(LOCK_DEVICES, wanted.user_id, endpoint, wanted.hashes)
             # Never more than one, unless processes with different keys stored the same token.
-            same = [row for row in rows if row["is_it"]]
-            others = [row for row in rows if row["user_id"] == wanted.user_id]
-            kept, removed = _succession(same, wanted)
-            removed |= {
-                row["id"]: "replaced"
-                for row in others
-                if row["id"] == wanted.replaces and row["id"] != kept
-            }
-            removed |= _too_many(others, kept, removed)
-            device_id = kept or uuid7()
-            await driver.execute(LOCK_REMOVED, list(removed))
-            # Those of another user go before: endpoints and tokens are unique.
-            moved = [key for key, cause in removed.items() if cause == "moved"]
-            await driver.execute(DELETE, moved)
-            (row,) = await driver.fetch(PUT, *self._columns(device_id, wanted, now))
-            if wanted.replaces is not None and wanted.replaces != device_id:
-                due = await hand_over(driver, wanted.user_id, wanted.replaces, device_id, now)
+            kept, removed = _succession([row for row in rows if row["is_it"]], wanted)
+            left = [row for row in rows if row["id"] not in {kept, wanted.replaces, *removed}]
+            removed |= _too_many([row for row in left if row["user_id"] == wanted.user_id])
+            # First, since endpoints and tokens are unique.
             await driver.execute(DELETE, list(removed))
-        if due:
-            self._announce(Announcement(delivery_ids=tuple(due)))
+            device_id = kept or uuid7()
+            (row,) = await driver.fetch(PUT, *self._columns(device_id, wanted, self._clock()))
         for row_id, cause in removed.items():
             log.info("push_subscription_removed", subscription_id=str(row_id), cause=cause)
         _log("push_subscribed", device_id, wanted.user_id, wanted.kind, again=kept is not None)
         return Subscribed.model_validate(dict(row))
+
+    async def _succeed(self, user_id: UUID, old_id: UUID, new_id: UUID) -> None:
+        """Let a device take an older one's place, once it is there for all to see.
+
+        Were that one transaction, who stores a notification meanwhile would find the old device
+        gone and not see the new one.
+        """
+        async with self._database.group_as_service() as driver:
+            done = await succeed(driver, user_id, old_id, new_id, self._clock())
+        if done.due:
+            self._announce(Announcement(delivery_ids=done.due))
+        if done.is_removed:
+            log.info("push_subscription_removed", subscription_id=str(old_id), cause="replaced")
 
     def _columns(self, device_id: UUID, wanted: Wanted, now: datetime) -> Sequence[Any]:
         if wanted.browser is not None:
@@ -325,14 +325,11 @@ def _has_keys(row: Mapping[str, Any], browser: BrowserSubscription) -> bool:
     return hmac.compare_digest(f"{row['p256dh_key']}.{row['auth_key']}".encode(), given)
 
 
-def _too_many(
-    own: Sequence[Mapping[str, Any]], kept: UUID | None, removed: Mapping[UUID, str]
-) -> dict[UUID, str]:
-    """The least recently used of a user's devices, when there is no room for one more."""
-    left = [row for row in own if row["id"] not in removed and row["id"] != kept]
-    left.sort(key=lambda row: row["used_at"])
-    surplus = max(0, len(left) + 1 - DEVICES_OF_A_USER)
-    return {row["id"]: "made_room" for row in left[:surplus]}
+def _too_many(others: Sequence[Mapping[str, Any]]) -> dict[UUID, str]:
+    """The least recently used of a user's other devices, when there is no room for this one."""
+    surplus = max(0, len(others) + 1 - DEVICES_OF_A_USER)
+    oldest = sorted(others, key=lambda row: row["used_at"])[:surplus]
+    return {row["id"]: "made_room" for row in oldest}
 
 
 def _lock_names(wanted: Wanted) -> tuple[int, int]:
