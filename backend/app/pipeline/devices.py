@@ -16,6 +16,11 @@ log = structlog.get_logger()
 
 FAILURES_ALLOWED = 3  # in a row; the third one removes
 
+# Who is storing a push for one of them just now is waited for, so that what is stored is seen.
+LOCK_GONE = text("""
+    SELECT id FROM push_subscriptions WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+""")
+
 # What a device was used for a moment ago need not be written again. Locked in the order of ids.
 SETTLE = text("""
     WITH seen AS (
@@ -36,6 +41,22 @@ SETTLE = text("""
         DELETE FROM push_subscriptions p USING seen
         WHERE p.id = seen.id AND (seen.gone OR seen.failures >= CAST(:allowed AS int))
         RETURNING p.id, p.user_id, p.kind, seen.gone
+    ), ended AS (
+        -- Told of the device that is gone, they find its successor (`app.pipeline.succession`).
+        UPDATE notification_deliveries d
+        SET status = 'failed', reason = 'device_gone', error_message = NULL,
+            next_attempt_at = NULL, failed_at = CAST(:now AS timestamptz)
+        FROM removed
+        WHERE d.device_id = removed.id AND removed.gone
+          AND d.status = 'pending' AND d.lease_token IS NULL
+        RETURNING d.notification_id, d.user_id, d.channel, removed.id AS device_id
+    ), told AS (
+        INSERT INTO notification_events (
+            notification_id, user_id, channel, event, reason, device_id, at
+        )
+        SELECT notification_id, user_id, channel, 'failed', 'device_gone', device_id,
+               CAST(:now AS timestamptz)
+        FROM ended
     ), changed AS (
         UPDATE push_subscriptions p
         SET failure_count = seen.failures,
@@ -115,6 +136,8 @@ async def settle_devices(
         "now": now,
         "allowed": FAILURES_ALLOWED,
     }
+    if gone := [key for key, item in devices.items() if item.gone]:
+        await connection.execute(LOCK_GONE, {"ids": gone})
     for row in await connection.execute(SETTLE, parameters):
         log.info(
             "push_subscription_removed",

@@ -41,7 +41,7 @@ OUTCOMES_AT_ONCE = 500
 # was being sent is not tried again, nor what its device has acknowledged meanwhile.
 RECORD = text("""
     WITH told AS (
-        SELECT t.id, t.token, t.provider_id, t.attempts, t.detail, t.uncounted,
+        SELECT t.id, t.token, t.provider_id, t.attempts, t.detail, t.uncounted, t.device_id,
                p.reason AS reason_before,
                CASE WHEN stopped THEN 'cancelled' ELSE t.status END AS status,
                CASE WHEN stopped THEN 'cancelled' ELSE t.event END AS event,
@@ -51,10 +51,10 @@ RECORD = text("""
             CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:notification_ids AS uuid[]),
             CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:details AS text[]),
             CAST(:due AS timestamptz[]), CAST(:provider_ids AS text[]), CAST(:events AS text[]),
-            CAST(:attempts AS int[]), CAST(:uncounted AS int[])
+            CAST(:attempts AS int[]), CAST(:uncounted AS int[]), CAST(:device_ids AS uuid[])
         ) AS t (
             id, token, notification_id, status, reason, detail, due, provider_id, event, attempts,
-            uncounted
+            uncounted, device_id
         )
         JOIN notifications n ON n.id = t.notification_id
         JOIN notification_deliveries p ON p.id = t.id
@@ -78,7 +78,9 @@ RECORD = text("""
             END
         FROM told t
         WHERE d.id = t.id AND d.lease_token = t.token AND d.status IN ('pending', 'delivered')
-        RETURNING d.notification_id, d.user_id, d.channel, d.device_id, t.event, t.reason,
+        -- The device may have been removed since.
+        RETURNING d.notification_id, d.user_id, d.channel,
+                  coalesce(t.device_id, d.device_id) AS device_id, t.event, t.reason,
                   t.attempts, t.detail, t.provider_id, t.due, t.reason_before
     )
     INSERT INTO notification_events (
@@ -269,6 +271,7 @@ async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: da
             "provider_ids": [entry.provider_id for entry in entries],
             "events": [entry.event for entry in entries],
             "attempts": [entry.claim.attempts for entry in entries],
+            "device_ids": [entry.claim.device and entry.claim.device.id for entry in entries],
             "uncounted": [int(isinstance(entry.outcome, Deferred)) for entry in entries],
         },
     )

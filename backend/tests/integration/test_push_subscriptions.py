@@ -344,6 +344,24 @@ async def test_what_failed_because_the_old_one_was_gone_is_sent_again(devices: D
     assert events == [("retried", "device_gone", new.id, str(old.id))]
 
 
+async def test_what_waited_for_the_one_that_was_gone_is_sent_too(devices: Devices) -> None:
+    user = await devices.stage.user()
+    old = await devices.put(user)
+    devices.pushes.sender.outcomes[old.id] = GONE
+    sending = [await devices.stage.post(user, PUSH) for _ in range(2)]
+    claims = await devices.pushes.deliverer.claim()
+    waiting = await devices.stage.post(user, PUSH)
+    # One after the other: when the second is recorded, its device is removed already.
+    for claim in claims:
+        await devices.pushes.deliverer.dispatch([claim])
+    assert await devices.ids(user) == []
+    assert await devices.pushes.deliver() == 0
+    new = await devices.put(user, replaces=str(old.id))
+    for stored in (*sending, waiting):
+        assert await devices.pushes.rows(stored) == [(new.id, "pending", "retried")]
+    assert await devices.pushes.deliver() == 3
+
+
 async def test_what_failed_long_ago_or_was_read_stays_as_it_is(devices: Devices) -> None:
     user = await devices.stage.user()
     old = await devices.put(user)
