@@ -1,4 +1,4 @@
-"""Proves to a push service who sends (RFC 8292): a token signed with the key of the subscription."""
+"""Tells a push service who sends (RFC 8292): a token, signed with the subscription's key."""
 
 from base64 import urlsafe_b64encode
 from collections import OrderedDict
@@ -15,19 +15,23 @@ RENEWED_AFTER: Final = timedelta(hours=10)  # well before it ends, for a service
 TOKENS_KEPT: Final = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class VapidKey:
-    """A key pair of ours, on P-256.
+class VapidKey(Protocol):
+    """A key pair of ours, on P-256."""
 
-    Args:
-        id: base64url of the first bytes of its hash.
-        public: the point, uncompressed, 65 bytes.
-    """
+    @property
+    def id(self) -> str:
+        """The same for the same public key, and for no other."""
+        ...
 
-    id: str
-    public: bytes
-    private: ec.EllipticCurvePrivateKey
-    created_at: datetime
+    @property
+    def public(self) -> bytes:
+        """The point, uncompressed, 65 bytes."""
+        ...
+
+    @property
+    def private(self) -> ec.EllipticCurvePrivateKey:
+        """What signs."""
+        ...
 
 
 class Keyring(Protocol):

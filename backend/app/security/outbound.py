@@ -20,9 +20,11 @@ from weakref import WeakValueDictionary
 
 import httpcore
 import httpx
+from h2.events import ConnectionTerminated
 
 from app.config import Settings
 from app.security.addresses import MAX_ADDRESS, UNSAFE, WEB
+from app.security.connections import ConnectionPool
 
 IPAddress = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -50,6 +52,8 @@ CALLS_TO_ONE_ORIGIN: Final = 20  # so that one that hangs leaves connections to 
 RESOLVING_AT_ONCE: Final = 16  # threads; the event loop's own are left to others
 ADDRESSES_TRIED: Final = 4
 MAX_ANSWER: Final = 16 * 1024  # bytes
+# Raised before a request is out as a whole, so that nobody can have acted on it.
+NOT_SENT: Final = (httpcore.WriteError, httpcore.LocalProtocolError)
 
 
 class AddressRefused(Exception):
@@ -58,6 +62,10 @@ class AddressRefused(Exception):
 
 class Unreachable(Exception):
     """No complete answer came; the message says what was in the way."""
+
+
+class Interrupted(Unreachable):
+    """The other side shut its connection down; it may have taken the call, or may not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,18 @@ class Target:
     host: str
     port: int
     path: str
+
+    @property
+    def authority(self) -> str:
+        """The host, and the port where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.port == (443 if self.scheme == "https" else 80)
+        return host if usual else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """As browsers write it (RFC 6454, section 6.2)."""
+        return f"{self.scheme}://{self.authority}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +253,12 @@ class Answer:
 class Outbound:
     """A client for such addresses, to be shared: no redirects, proxies, cookies or compression.
 
-    It stands on httpcore, as httpx does, which cannot be given a network backend.
+    It stands on httpcore, as httpx does, which cannot be given a network backend. Over https, calls
+    share an HTTP/2 connection where the other side speaks it.
 
     Args:
         rules: where calls may go.
+        calls_to_one_origin: at once; others wait for their turn.
         resolve: the addresses of a host; by default the system's resolver.
         tls: whom to believe; by default the public authorities.
     """
@@ -245,17 +267,20 @@ class Outbound:
         self,
         rules: AddressRules,
         *,
+        calls_to_one_origin: int = CALLS_TO_ONE_ORIGIN,
         resolve: Resolver | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.rules = rules
+        self._calls_to_one_origin = calls_to_one_origin
         self._threads = ThreadPoolExecutor(RESOLVING_AT_ONCE, "resolver")
         self._backend = _PinnedBackend(rules, resolve or self._resolve)
-        self._pool = httpcore.AsyncConnectionPool(
+        self._pool = ConnectionPool(
             # Made once: reading the authorities takes longer than a connection.
             ssl_context=tls or httpcore.default_ssl_context(),
             max_connections=CONNECTIONS,
             keepalive_expiry=5.0,
+            http2=True,
             network_backend=self._backend,
         )
         # Each is kept only as long as somebody calls there.
@@ -294,29 +319,23 @@ class Outbound:
         """
         target = self.rules.parse(url)
         place = self._origins.setdefault(
-            (target.host, target.port), asyncio.Semaphore(CALLS_TO_ONE_ORIGIN)
+            (target.host, target.port), asyncio.Semaphore(self._calls_to_one_origin)
+        )
+        request = httpcore.Request(
+            "POST",
+            _core_url(target),
+            headers=_headers(target, headers, len(content)),
+            content=content,
+            # Half of the time is left for another address, should the first not answer.
+            extensions={"timeout": {"connect": seconds / 2}},
         )
         try:
-            async with (
-                asyncio.timeout(seconds),
-                place,
-                self._pool.stream(
-                    "POST",
-                    _core_url(target),
-                    headers=_headers(target, headers, len(content)),
-                    content=content,
-                    # Half of the time is left for another address, should the first not answer.
-                    extensions={"timeout": {"connect": seconds / 2}},
-                ) as response,
-            ):
-                return Answer(
-                    response.status,
-                    {
-                        name.decode("latin-1").lower(): value.decode("latin-1")
-                        for name, value in response.headers
-                    },
-                    await _read(response, most),
-                )
+            async with asyncio.timeout(seconds), place:
+                try:
+                    return await self._call(request, most)
+                except NOT_SENT:
+                    # A connection was closed just when it was to be used.
+                    return await self._call(request, most)
         except TimeoutError:
             raise Unreachable("no answer in time") from None
         except (
@@ -325,6 +344,8 @@ class Outbound:
             httpcore.TimeoutException,
             OSError,
         ) as error:
+            if isinstance(error.args and error.args[0], ConnectionTerminated):
+                raise Interrupted("the connection was shut down") from error
             raise Unreachable(type(error).__name__) from error
 
     async def judge(self, url: str, *, seconds: float = 3.0) -> None:
@@ -345,6 +366,20 @@ class Outbound:
                 await self._backend.judged(target.host, target.port)
         except (TimeoutError, httpcore.ConnectError):
             return
+
+    async def _call(self, request: httpcore.Request, most: int) -> Answer:
+        response = await self._pool.handle_async_request(request)
+        try:
+            return Answer(
+                response.status,
+                {
+                    name.decode("latin-1").lower(): value.decode("latin-1")
+                    for name, value in response.headers
+                },
+                await _read(response, most),
+            )
+        finally:
+            await response.aclose()
 
     async def _resolve(self, host: str, port: int) -> Sequence[str]:
         found = await asyncio.get_running_loop().run_in_executor(
@@ -374,10 +409,8 @@ def _core_url(target: Target) -> httpcore.URL:
 def _headers(
     target: Target, given: Mapping[str, str], length: int
 ) -> list[tuple[bytes | str, bytes | str]]:
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    usual = target.port == (443 if target.scheme == "https" else 80)
     own = {
-        "Host": host if usual else f"{host}:{target.port}",
+        "Host": target.authority,
         "Content-Length": str(length),
         "Accept-Encoding": "identity",
         "User-Agent": "notify",
