@@ -81,11 +81,13 @@ def _default_address(claim: Claim, base_url: str) -> str:
 def time_to_live(claim: Claim, now: datetime) -> int:
     """Seconds that a push service may keep it for a browser that is away (REQ-006)."""
     wanted = claim.data.get("ttl")
-    is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
-    seconds = wanted if is_number else DEFAULT_TTL
+    if not isinstance(wanted, int | float) or isinstance(wanted, bool):
+        wanted = DEFAULT_TTL
+    seconds = min(max(0.0, wanted), float(MAX_TTL))
     if claim.expires_at is not None:
-        seconds = min(seconds, int((claim.expires_at - now) / timedelta(seconds=1)))
-    return int(min(max(0, seconds), MAX_TTL))
+        left = (claim.expires_at - now) / timedelta(seconds=1)
+        seconds = min(seconds, max(0.0, left))
+    return int(seconds)
 
 
 def urgency_of(claim: Claim) -> str:

@@ -1,0 +1,154 @@
+"""What a browser is shown (CONTRACT: push payload; REQ-006)."""
+
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from app.channels.web_push_payload import (
+    MAX_PLAINTEXT,
+    navigate_of,
+    payload_of,
+    plain_text,
+    time_to_live,
+    topic_of,
+)
+from app.security.sanitize import safe_html
+from tests.pushing import NOW, a_claim
+
+BASE = "https://notify.example"
+ID = "0197a000-0000-7000-8000-00000000abcd"
+
+
+def message(limit: int = MAX_PLAINTEXT, **changes: Any) -> dict[str, Any]:
+    loaded: dict[str, Any] = orjson.loads(payload_of(a_claim(**changes), BASE, "token", limit))
+    return loaded
+
+
+def test_the_contracts_example() -> None:
+    actions = [{"label": "View", "url": "/tasks/1"}]
+    made = message(
+        locale="de-AT", unread_count=3, data={"actions": actions, "action_url": "/tasks/1?a=b#c"}
+    )
+    assert made == {
+        "web_push": 8030,
+        "mutable": True,
+        "app_badge": 3,
+        "notification": {
+            "title": "Build failed",
+            "body": "The build of main failed.",
+            "navigate": "https://notify.example/tasks/1?a=b#c",
+            "tag": ID,
+            "silent": False,
+            "lang": "de-AT",
+            "data": {
+                "id": ID,
+                "type": "task",
+                "priority": "normal",
+                "ack_token": "token",
+                "actions": actions,
+            },
+            "app_badge": "3",
+        },
+    }
+
+
+def test_an_unknown_language_is_left_out() -> None:
+    assert "lang" not in message()["notification"]
+
+
+@pytest.mark.parametrize(
+    ("sound", "is_silent"), [(False, True), ("none", True), (True, False), ("bell", False)]
+)
+def test_sound_may_be_turned_off(sound: object, is_silent: bool) -> None:
+    assert message(data={"sound": sound})["notification"]["silent"] is is_silent
+
+
+@pytest.mark.parametrize(
+    ("badge", "shown"),
+    [(0, 0), (7, 7), (-1, 5), (True, 5), (1.5, 5), ("3", 5), (None, 5)],
+)
+def test_a_given_badge_stands_before_the_unread_count(badge: object, shown: int) -> None:
+    made = message(data={"badge": badge}, unread_count=5)
+    assert (made["app_badge"], made["notification"]["app_badge"]) == (shown, str(shown))
+
+
+@pytest.mark.parametrize(
+    ("address", "leads_to"),
+    [
+        ("/tasks/1", "https://notify.example/tasks/1"),
+        ("?page=2", "https://notify.example/?page=2"),
+        ("https://other.example/a", "https://other.example/a"),
+        ("", f"https://notify.example/?notification={ID}"),
+        (None, f"https://notify.example/?notification={ID}"),
+        (5, f"https://notify.example/?notification={ID}"),
+    ],
+)
+def test_a_click_leads_to_an_absolute_address(address: object, leads_to: str) -> None:
+    assert navigate_of(a_claim(data={"action_url": address}), BASE) == leads_to
+
+
+def test_what_is_too_long_gives_way_in_order() -> None:
+    many: list[dict[str, object]] = [{"label": "x" * 100, "url": "/"} for _ in range(10)]
+    told = message(body_html="b" * 3_000, data={"actions": many})["notification"]
+    assert told["data"]["actions"] == []
+    assert told["body"] == "b" * 3_000
+    told = message(body_html="b" * 9_000, data={"actions": many})["notification"]
+    assert told["body"].endswith("b…")
+    assert len(told["body"]) > 3_000
+    assert told["title"] == "Build failed"
+    told = message(title="t" * 9_000, body_html="b")["notification"]
+    assert told["title"].endswith("t…")
+    far = message(1_996, body_html="b" * 3_000, data={"action_url": "/" + "a" * 2_000})
+    assert far["notification"]["navigate"] == f"https://notify.example/?notification={ID}"
+    assert len(far["notification"]["body"]) > 1_000
+
+
+def test_short_ones_have_the_same_length() -> None:
+    lengths = {
+        len(payload_of(a_claim(title=title, body_html=title), BASE, "token"))
+        for title in ("a", "abc", "a longer title")
+    }
+    assert lengths == {512}
+
+
+@pytest.mark.parametrize(
+    ("markdown", "text"),
+    [
+        ("**a** & <b>", "a &"),
+        ("one\n\ntwo", "one\ntwo"),
+        ("- one\n- two", "one\ntwo"),
+        ("# Head\ntext", "Head\ntext"),
+        ("[link](https://example.com)", "link"),
+        ("1 < 2 &amp; `<i>`", "1 < 2 & <i>"),
+        ("|a|b|\n|-|-|\n|c|d|", "a b\nc d"),
+    ],
+)
+def test_a_body_becomes_plain_text(markdown: str, text: str) -> None:
+    assert [line.strip() for line in plain_text(safe_html(markdown)).split("\n")] == text.split(
+        "\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds"),
+    [(60, 60), (0, 0), (-5, 0), (10**9, 2_419_200), (1.9, 1), (True, 86_400), ("60", 86_400)],
+)
+def test_it_lives_as_long_as_it_says(ttl: object, seconds: int) -> None:
+    assert time_to_live(a_claim(data={"ttl": ttl}), NOW) == seconds
+
+
+def test_it_lives_no_longer_than_the_notification() -> None:
+    assert time_to_live(a_claim(expires_at=NOW + timedelta(seconds=90.5)), NOW) == 90
+    assert time_to_live(a_claim(expires_at=NOW - timedelta(seconds=1)), NOW) == 0
+    assert time_to_live(a_claim(), NOW) == 86_400
+
+
+def test_a_topic_that_push_services_do_not_take_is_hashed() -> None:
+    assert topic_of(a_claim(data={"topic": "task-1_a"})) == "task-1_a"
+    hashed = topic_of(a_claim(data={"topic": "task 1"}))
+    assert hashed is not None
+    assert len(hashed) == 32
+    assert hashed != topic_of(a_claim(data={"topic": "task 2"}))
+    assert topic_of(a_claim()) is None
