@@ -50,7 +50,7 @@ class Breaker:
     faults: int = 0
     opened: int = 0  # times in a row
     open_until: float | None = None
-    probing: bool = False
+    probe: object | None = None  # the call that is out to see
 
     @property
     def is_ill(self) -> bool:
@@ -61,23 +61,26 @@ class Breaker:
         """Seconds to stay away, spread over as long as it is open; None when a call may go out."""
         if self.open_until is None:
             return None
-        if now >= self.open_until and not self.probing:
+        if now >= self.open_until and self.probe is None:
             return None
         return max(0.0, self.open_until - now) + self.open_seconds * (0.5 + self.luck())
 
-    def starts(self) -> bool:
-        """A call goes out; returns whether it is the probe."""
-        if not self.is_ill:
-            return False
-        self.probing = True
-        return True
+    def starts(self, call: object) -> None:
+        """A call goes out; it is the probe where one is needed."""
+        if self.is_ill:
+            self.probe = call
+
+    def ended(self, call: object) -> None:
+        """A call came back, whatever became of it."""
+        if self.probe is call:
+            self.probe = None
 
     def answered(self) -> None:
         """The origin is well, whatever it was before."""
         self.faults = self.opened = 0
-        self.open_until = None
+        self.open_until = self.probe = None
 
-    def failed(self, now: float, *, is_probe: bool) -> float | None:
+    def failed(self, call: object, now: float) -> float | None:
         """A call had no proper answer.
 
         Returns:
@@ -85,13 +88,13 @@ class Breaker:
             attempt; None when it was one.
         """
         was_ill = self.is_ill
-        if was_ill and not is_probe:
+        if was_ill and self.probe is not call:
             return self.refusal(now) or self.open_seconds * self.luck()
         self.faults += 1
         if not was_ill and self.faults < FAULTS_ALLOWED:
             return None
         self.opened += 1
-        self.probing = False
+        self.probe = None
         # Of many senders that opened at once, not all probe at once.
         self.open_until = now + self.open_seconds * (0.75 + 0.5 * self.luck())
         return self.refusal(now) if was_ill else None
@@ -110,13 +113,18 @@ class _Origin:
     full_since: float | None = None  # nothing was answered since then
 
 
-@dataclass(slots=True)
 class Place:
     """A call that may go out; say what became of it, or nothing if it was not sent after all."""
 
-    _breaker: Breaker
-    _clock: Callable[[], float]
-    is_probe: bool
+    def __init__(self, breaker: Breaker, clock: Callable[[], float]) -> None:
+        self._breaker = breaker
+        self._clock = clock
+        breaker.starts(self)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is to find out if the origin is well again."""
+        return self._breaker.probe is self
 
     def answered(self) -> None:
         """The origin answered properly, if only to refuse."""
@@ -124,7 +132,7 @@ class Place:
 
     def failed(self) -> float | None:
         """No proper answer; returns what `Breaker.failed` says."""
-        return self._breaker.failed(self._clock(), is_probe=self.is_probe)
+        return self._breaker.failed(self, self._clock())
 
 
 @dataclass(slots=True)
@@ -155,12 +163,11 @@ class Breakers:
         known.inside += 1
         try:
             await self._enter(known)
-            is_probe = known.breaker.starts()
+            place = Place(known.breaker, self.clock)
             try:
-                yield Place(known.breaker, self.clock, is_probe)
+                yield place
             finally:
-                if is_probe:
-                    known.breaker.probing = False
+                known.breaker.ended(place)
                 known.full_since = None
                 known.places.release()
         finally:

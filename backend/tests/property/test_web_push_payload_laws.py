@@ -38,9 +38,7 @@ values = st.recursive(
 )
 data = st.fixed_dictionaries(
     {},
-    optional={
-        name: values for name in ("action_url", "actions", "badge", "sound", "topic", "ttl", "x")
-    },
+    optional=dict.fromkeys(("action_url", "actions", "badge", "sound", "topic", "ttl", "x"), values),
 )
 limits = st.sampled_from([MAX_PLAINTEXT, MAX_PLAINTEXT // 2])
 

@@ -63,9 +63,7 @@ def test_what_is_encrypted_is_read_by_the_other_implementation(length: int) -> N
 
 def test_each_message_has_a_salt_and_an_ephemeral_key_of_its_own() -> None:
     encryption = Encryption()
-    made = [
-        encryption.encrypt(PLAINTEXT, p256dh=RECEIVER_PUBLIC, auth=AUTH) for _ in range(20)
-    ]
+    made = [encryption.encrypt(PLAINTEXT, p256dh=RECEIVER_PUBLIC, auth=AUTH) for _ in range(20)]
     assert len({message[:16] for message in made}) == 20
     assert len({message[21:86] for message in made}) == 20
 
