@@ -17,6 +17,7 @@ from app.load_settings import load_settings
 
 TOKEN_LIFETIME = timedelta(days=7)
 OPERATOR_ID = UUID("0197a000-0000-7000-8000-0000000000ff")
+WARNING_PARTS = ("api", "worker")  # those that a setting concerns; each says so at its start
 Run = Callable[[Settings], Coroutine[Any, Any, None]]
 
 
@@ -59,10 +60,12 @@ def run_part(name: str, run: Run) -> None:
     """Run one part in the foreground until it is told to stop."""
     import uvloop  # noqa: PLC0415
 
-    from app.observability.logs import configure_logging  # noqa: PLC0415
+    from app.observability.logs import configure_logging, log_warnings  # noqa: PLC0415
 
     with connected() as settings:
         configure_logging(settings, name)
+        if name in WARNING_PARTS:
+            log_warnings(settings)
         uvloop.run(run(settings))
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.loopback import is_loopback
 from app.redis_address import check_redis_url
+from app.service_account import ServiceAccount
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -153,13 +154,17 @@ class Settings(BaseSettings):
         "tests.",
     )
     fcm_server_key: SecretStr | None = Field(
-        None, description="Key of the FCM API that was shut down; only reported as such."
+        None,
+        description="Key of the FCM API that was shut down in 2024; only reported as such: set "
+        "`FCM_SERVICE_ACCOUNT`.",
     )
-    fcm_project_id: str | None = Field(
+    fcm_project_id: Annotated[str, Field(pattern=r"^[a-z0-9.:-]+$")] | None = Field(
         None, description="Firebase project; default: the service account's own."
     )
     fcm_service_account: SecretStr | None = Field(
-        None, description="Firebase service-account JSON, or its path."
+        None,
+        description="Firebase service-account JSON, or its path; unset in development: the "
+        "sandbox's phones.",
     )
     fcm_api_url: str = Field(
         "https://fcm.googleapis.com", description="Base address of FCM, without `/v1`."
@@ -268,6 +273,20 @@ class Settings(BaseSettings):
             raise ValueError("must be an http:// or https:// address")
         return value.rstrip("/") if value else value
 
+    @field_validator("fcm_api_url")
+    @classmethod
+    def _without_version(cls, value: str) -> str:
+        if value.endswith("/v1"):
+            raise ValueError("must be the base address; leave `/v1` out")
+        return value
+
+    @field_validator("fcm_service_account")
+    @classmethod
+    def _service_account(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            ServiceAccount.parse(value.get_secret_value())
+        return value
+
     @field_validator("vapid_subject")
     @classmethod
     def _contact(cls, value: str) -> str:
@@ -369,6 +388,26 @@ class Settings(BaseSettings):
     def email_configured(self) -> bool:
         """Whether anything can send email."""
         return self.uses_sandbox_mail or self.resend_api_key is not None
+
+    @property
+    def uses_sandbox_fcm(self) -> bool:
+        """Whether apps are reached through the sandbox because no account is configured."""
+        return self.is_development and self.fcm_service_account is None
+
+    @property
+    def fcm_configured(self) -> bool:
+        """Whether anything can push to apps."""
+        return self.uses_sandbox_fcm or self.fcm_service_account is not None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is set and has no effect, in sentences for operators; nothing of it is shown."""
+        if self.fcm_server_key is None or self.fcm_service_account is not None:
+            return ()
+        return (
+            "FCM_SERVER_KEY: has no effect, since Google shut down its API in 2024; set "
+            "FCM_SERVICE_ACCOUNT to the JSON of a service account's key, or its path",
+        )
 
     @property
     def service_keys(self) -> tuple[str, ...]:

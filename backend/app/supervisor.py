@@ -43,7 +43,7 @@ from app.embedded.servers import (
     urls_of,
     with_urls,
 )
-from app.observability.logs import configure_logging
+from app.observability.logs import configure_logging, log_warnings
 
 RESTART_PAUSES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 5.0)
 """Seconds before each restart of a program that keeps ending; the last one repeats."""
@@ -74,6 +74,7 @@ def up(settings: Settings) -> int:
         stderr.
     """
     configure_logging(settings, "up")
+    log_warnings(settings)
     return run(settings, migration=_part("migrate"), parts=parts_for(settings))
 
 

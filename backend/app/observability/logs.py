@@ -69,6 +69,14 @@ def configure_logging(settings: Settings, part: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(level, logging.WARNING) if level > LEVELS["debug"] else level)
+    # It tells every header of HTTP/2, credentials too.
+    logging.getLogger("hpack").setLevel(logging.WARNING)
+
+
+def log_warnings(settings: Settings) -> None:
+    """Say at the start what is set and has no effect."""
+    for warning in settings.warnings:
+        structlog.get_logger().warning("setting_without_effect", detail=warning)
 
 
 def mask_event(
