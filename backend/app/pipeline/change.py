@@ -58,11 +58,34 @@ DROP_HELD = """
     )
 """
 
+# What a phone shows of it is to be closed there (`app.pipeline.closings`); what is being sent just
+# now, when that is over. Who has no phone pays for asking that, however much was changed.
+CLOSE = """
+    closing AS (
+        INSERT INTO push_closings (
+            device_id, notification_id, user_id, next_attempt_at, created_at
+        )
+        SELECT d.device_id, d.notification_id, d.user_id,
+               CASE WHEN d.status = 'pending' THEN d.next_attempt_at ELSE $1 END, $1
+        FROM notification_deliveries d
+        JOIN push_subscriptions p ON p.id = d.device_id
+        WHERE d.notification_id IN (SELECT id FROM changed) AND d.channel = 'push'
+          AND (d.status IN ('sent', 'delivered')
+               OR d.status = 'pending' AND d.lease_token IS NOT NULL)
+          AND p.user_id = {user} AND p.kind = 'fcm' AND p.is_active
+          AND (SELECT EXISTS (
+              SELECT FROM push_subscriptions o
+              WHERE o.user_id = {user} AND o.kind = 'fcm' AND o.is_active
+          ))
+        ON CONFLICT DO NOTHING
+    )
+"""
+
 READ = f"""
     WITH changed AS (
         UPDATE notifications n SET read_at = $1, seq = $4
         WHERE n.id = $2 AND n.user_id = $3 RETURNING n.id
-    ), {DROP_HELD}
+    ), {DROP_HELD}, {CLOSE.format(user="$3")}
     SELECT FROM changed
 """
 
@@ -74,7 +97,7 @@ READ_ALL = f"""
         WHERE n.user_id = $2 AND n.position <= $3 AND ($4::text IS NULL OR n.type = $4)
           AND n.read_at IS NULL AND {VISIBLE}
         RETURNING n.id, n.type
-    ), {DROP_HELD}
+    ), {DROP_HELD}, {CLOSE.format(user="$2")}
     SELECT type, count(*) AS number FROM changed GROUP BY type
 """
 
@@ -82,7 +105,7 @@ DELETE = f"""
     WITH changed AS (
         UPDATE notifications n SET deleted_at = $1, seq = $4
         WHERE n.id = $2 AND n.user_id = $3 RETURNING n.id
-    ), {DROP_HELD}
+    ), {DROP_HELD}, {CLOSE.format(user="$3")}
     SELECT FROM changed
 """
 
