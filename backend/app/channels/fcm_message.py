@@ -86,8 +86,10 @@ def message_of(claim: Claim, token: str, *, ack_token: str, base_url: str, now: 
         actions=_actions(claim),
         extra=_extra(claim),
     )
+    # The address may be what is too long.
+    shown_at = navigate_of(replace(claim, data={}), base_url)
     without_actions = replace(whole, actions=None)
-    least = replace(whole, actions=None, extra={}, own={**whole.own, "url": f"{base_url}/"})
+    least = replace(whole, actions=None, extra={}, own={**whole.own, "url": shown_at})
     for draft in (whole, without_actions, without_actions.with_few_extra(), least):
         room = draft.room()
         if room >= min(_size(draft.body), LEAST_BODY):
