@@ -8,6 +8,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.config import Settings
@@ -113,6 +114,15 @@ OTHERS: dict[str, Read] = {
 }
 
 
+PHONE = (
+    "INSERT INTO push_subscriptions (user_id, kind, fcm_token, fcm_token_hash)"
+    " VALUES (:user_id, 'fcm', '', '')",
+    "INSERT INTO notification_deliveries (notification_id, user_id, channel, status, device_id)"
+    " SELECT n.id, n.user_id, 'push', 'sent', p.id FROM notifications n"
+    " JOIN push_subscriptions p USING (user_id) WHERE user_id = :user_id",
+)
+
+
 def changes(user_id: UUID) -> dict[str, Statement]:
     """Statements that go to the driver directly."""
     now, nothing = datetime.now(UTC), uuid4()
@@ -134,6 +144,15 @@ def changes(user_id: UUID) -> dict[str, Statement]:
     }
 
 
+@pytest.fixture(scope="module")
+async def with_phone(filled: Filled) -> Filled:
+    """The user has had thousands of pushes to a phone."""
+    async with filled.database.as_service() as connection:
+        for statement in PHONE:
+            await connection.execute(text(statement), {"user_id": filled.user_id})
+    return filled
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [*PLAIN, *OTHERS])
 async def test_reads_are_served_by_an_index(filled: Filled, name: str, mode: Mode) -> None:
@@ -152,5 +171,13 @@ async def test_reads_are_served_by_an_index(filled: Filled, name: str, mode: Mod
 @pytest.mark.parametrize("name", changes(uuid4()))
 async def test_changes_are_served_by_an_index(filled: Filled, name: str, mode: Mode) -> None:
     (plan,) = await filled.plans([changes(filled.user_id)[name]], mode)
+    assert not LARGE & set(plan.sequential), str(plan)
+    assert plan.buffers < 1_000, str(plan)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["read", "read all", "read all of a type", "delete"])
+async def test_so_are_those_of_who_has_a_phone(with_phone: Filled, name: str, mode: Mode) -> None:
+    (plan,) = await with_phone.plans([changes(with_phone.user_id)[name]], mode)
     assert not LARGE & set(plan.sequential), str(plan)
     assert plan.buffers < 1_000, str(plan)

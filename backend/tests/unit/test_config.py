@@ -8,9 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from app.config import ConfigurationError, Settings
 from app.load_settings import PRODUCTION_SECRETS, load_settings
+from app.observability.logs import log_warnings
 
 REQUIRED_VARIABLES = [
     "WS_ENABLED", "WS_HOST", "WS_PORT", "WS_HEARTBEAT_INTERVAL", "WS_MAX_CONNECTIONS",
@@ -77,6 +81,12 @@ def test_defaults_are_the_requirements_own() -> None:
         ("RESEND_API_URL", "api.resend.com"),
         ("VAPID_SUBJECT", "admin@example.com"),
         ("JWT_JWKS_URL", "issuer.example/jwks"),
+        ("FCM_API_URL", "fcm.googleapis.com"),
+        ("FCM_API_URL", "https://fcm.googleapis.com/v1/"),
+        ("FCM_PROJECT_ID", "../others"),
+        ("FCM_SERVICE_ACCOUNT", "no/such/file.json"),
+        ("FCM_SERVICE_ACCOUNT", '{"project_id": "ours"'),
+        ("FCM_SERVICE_ACCOUNT", '{"project_id": "ours", "private_key": "MIIEvQ"}'),
         ("JWT_SECRET", "short"),
         ("INTERNAL_SERVICE_KEY", "short"),
         ("INTERNAL_SERVICE_KEY", "a" * 20 + "," + "b" * 20 + "," + "c" * 20),
@@ -92,7 +102,7 @@ def test_an_invalid_value_stops_the_start_and_is_named_without_being_shown(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=name) as caught:
         load_settings(_env_file=None)
-    if "SECRET" in name or "KEY" in name:
+    if "SECRET" in name or "KEY" in name or "ACCOUNT" in name:
         assert value not in str(caught.value)
 
 
@@ -248,6 +258,84 @@ def test_programs_that_start_at_once_agree_on_the_secrets(tmp_path: Path) -> Non
     assert len(set(agreed.splitlines())) == 100
     for directory in tmp_path.iterdir():
         assert not [path.name for path in directory.iterdir() if path.suffix[1:].isdigit()]
+
+
+def service_account(key: PrivateKeyTypes) -> dict[str, str]:
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return {
+        "type": "service_account",
+        "project_id": "ours",
+        "client_email": "notify@ours.example",
+        "private_key": pem.decode(),
+    }
+
+
+def test_a_service_account_is_json_or_its_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert load_settings(_env_file=None).uses_sandbox_fcm
+    account = json.dumps(service_account(rsa.generate_private_key(65537, 2048)))
+    (tmp_path / "account.json").write_text(account)
+    for value in (account, str(tmp_path / "account.json")):
+        monkeypatch.setenv("FCM_SERVICE_ACCOUNT", value)
+        settings = load_settings(_env_file=None)
+        assert settings.fcm_configured
+        assert not settings.uses_sandbox_fcm
+        assert "PRIVATE KEY" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("private_key", None, "private_key"),
+        ("private_key", "-----BEGIN PRIVATE KEY-----", "RSA private key"),
+        ("project_id", None, "project_id"),
+        ("client_email", "", "client_email"),
+        ("token_uri", "oauth2.example/token", "token_uri"),
+    ],
+)
+def test_what_a_service_account_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: str | None, told: str
+) -> None:
+    account = service_account(rsa.generate_private_key(65537, 2048))
+    changed = {**account, field: value}
+    monkeypatch.setenv(
+        "FCM_SERVICE_ACCOUNT", json.dumps({k: v for k, v in changed.items() if v is not None})
+    )
+    with pytest.raises(ConfigurationError, match=f"FCM_SERVICE_ACCOUNT: .*{told}"):
+        load_settings(_env_file=None)
+
+
+def test_a_service_accounts_key_is_for_signing_with_rsa(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = service_account(ec.generate_private_key(ec.SECP256R1()))
+    monkeypatch.setenv("FCM_SERVICE_ACCOUNT", json.dumps(other))
+    with pytest.raises(ConfigurationError, match="RSA private key"):
+        load_settings(_env_file=None)
+
+
+def test_fcms_old_key_is_told_to_have_no_effect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_settings(_env_file=None).warnings == ()
+    monkeypatch.setenv("FCM_SERVER_KEY", "AAAA-old-key")
+    settings = load_settings(_env_file=None)
+    log_warnings(settings)
+    told = capsys.readouterr()
+    assert "FCM_SERVER_KEY" in told.out + told.err
+    assert "FCM_SERVICE_ACCOUNT" in told.out + told.err
+    assert "AAAA-old-key" not in told.out + told.err
+    account = service_account(rsa.generate_private_key(65537, 2048))
+    monkeypatch.setenv("FCM_SERVICE_ACCOUNT", json.dumps(account))
+    assert load_settings(_env_file=None).warnings == ()
+
+
+def test_production_without_an_account_has_no_fcm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_ENV", "production")
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings(_env_file=None)
+    assert not settings.fcm_configured
+    assert not settings.uses_sandbox_fcm
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
