@@ -1,6 +1,7 @@
 """Push to apps through Firebase Cloud Messaging's HTTP v1 API (REQ-007), one request each."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
@@ -31,12 +32,14 @@ from app.channels.fcm_message import closing_of, message_of, trial_of
 from app.channels.web_push_payload import time_to_live
 from app.config import Settings
 from app.policy.kinds import Reason
+from app.security.connections import ConnectionPool
 from app.security.encryption import Cipher, DecryptionFailed
 
 log = structlog.get_logger()
 
 AT_ONCE: Final = 100  # requests, the streams that Google's servers allow a connection
 IDLE_CONNECTIONS: Final = 10
+IDLE_SECONDS: Final = 60.0  # that a connection is kept for the next push
 SHORTEST_WAIT: Final = 1.0  # seconds
 
 
@@ -49,16 +52,32 @@ class TokenVerdict(Enum):
     """FCM could not be asked."""
 
 
-def fcm_client(settings: Settings) -> httpx.AsyncClient:
+class _Transport(httpx.AsyncHTTPTransport):
+    """httpx's, over connections that no lost call can spoil."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        super().__init__(verify=tls)
+        self._pool = ConnectionPool(
+            ssl_context=tls,
+            max_connections=AT_ONCE,
+            max_keepalive_connections=IDLE_CONNECTIONS,
+            keepalive_expiry=IDLE_SECONDS,
+            http2=True,
+        )
+
+
+def fcm_client(settings: Settings, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
     """The HTTP client that `FcmSender` shares; the caller closes it.
 
-    All requests share one connection where HTTP/2 is spoken, which is over TLS.
+    Requests share one connection where HTTP/2 is spoken, which is over TLS. Redirects are not
+    followed.
+
+    Args:
+        tls: whom to believe; by default the public authorities.
     """
     return httpx.AsyncClient(
-        http2=True,
-        follow_redirects=False,
+        transport=_Transport(tls or httpx.create_ssl_context()),
         timeout=settings.provider_timeout_seconds,
-        limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=IDLE_CONNECTIONS),
     )
 
 
@@ -189,6 +208,14 @@ class FcmSender:
         return response
 
     async def _request(self, message: bytes, access: Access) -> httpx.Response:
+        try:
+            return await self._call(message, access)
+        except httpx.RemoteProtocolError:
+            # That a connection is at its end says nothing of FCM, and the next one is fresh.
+            # Should both arrive, the second replaces the first.
+            return await self._call(message, access)
+
+    async def _call(self, message: bytes, access: Access) -> httpx.Response:
         return await self._client.post(
             f"{self._api}/v1/projects/{quote(access.project_id, safe='')}/messages:send",
             content=message,

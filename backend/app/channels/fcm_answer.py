@@ -21,7 +21,6 @@ QUOTA_WAIT: Final = 60.0  # seconds, as FCM's documentation asks where it names 
 SHORTEST_WAIT: Final = 1.0
 TOKEN_FIELD: Final = "message.token"  # noqa: S105 -- a field's name
 
-OK: Final = 200
 REDIRECTION: Final = range(300, 400)
 UNAUTHENTICATED: Final = 401
 # Not the message's fault: our account, project or address is to be mended.
@@ -76,7 +75,7 @@ def outcome_of(response: httpx.Response, now: datetime) -> Outcome:
     Args:
         now: the instant it came.
     """
-    if response.status_code == OK:
+    if response.is_success:
         return Sent(_message_id(response))
     error = error_of(response)
     after = retry_after(response.headers.get("retry-after"), now)

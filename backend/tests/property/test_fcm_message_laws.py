@@ -14,10 +14,19 @@ from tests.pushing import NOW, a_claim
 BASE = "https://notify.example"
 ACK = "ack." + "t" * 100
 
+
+def repeated(part: str, times: int) -> str:
+    return part * times
+
+
+def merged(steering: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {**other, **steering}
+
+
 texts = st.one_of(
     st.text(),
     st.builds(
-        lambda part, times: part * times,
+        repeated,
         st.sampled_from(["a", "ä", "字", "👩‍👩‍👧", '"', "\\", "\n", "\x01", " "]),
         st.integers(0, 6_000),
     ),
@@ -32,7 +41,7 @@ values = st.one_of(
 )
 STEERING = ("action_url", "actions", "badge", "category", "silent", "sound", "topic", "ttl")
 data = st.builds(
-    lambda steering, other: {**other, **steering},
+    merged,
     st.fixed_dictionaries({}, optional=dict.fromkeys(STEERING, values)),
     st.dictionaries(st.text(max_size=40), values, max_size=5),
 )
