@@ -145,11 +145,17 @@ def create_app(
     if PAGE.is_dir():
         app.mount("/assets", StaticFiles(directory=PAGE / "assets"), name="assets")
         app.add_api_route("/", _page, include_in_schema=False)
+        app.add_api_route("/sw.js", _service_worker, include_in_schema=False)
     return app
 
 
 async def _page() -> FileResponse:
     return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+async def _service_worker() -> FileResponse:
+    path, headers = PAGE / "sw.js", {"Cache-Control": "no-cache"}
+    return FileResponse(path, headers=headers, media_type="text/javascript")
 
 
 def create_gateway_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:

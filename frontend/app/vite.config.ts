@@ -15,6 +15,7 @@ export default defineConfig({
     proxy: {
       "/api": { target: api, ws: true },
       "/demo": { target: api },
+      "/sw.js": { target: api },
     },
   },
 });

@@ -1,6 +1,7 @@
 // @vitest-environment happy-dom
 import { expect, test } from "vitest";
-import { answersOf, linksOf, safeHref } from "../src/links.ts";
+import { answersOf, linksOf } from "../src/links.ts";
+import { safeHref } from "../src/safe-href.ts";
 
 test.each([
   "/tasks/1",

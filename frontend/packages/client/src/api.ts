@@ -3,6 +3,8 @@
 import createFetchClient from "openapi-fetch";
 import type { Environment } from "./environment.ts";
 import type { components, paths } from "./generated/api.ts";
+import type { PushPaths, PushSubscriptionItem, SubscribeWeb } from "./push-wire.ts";
+import { subjectOf } from "./token.ts";
 
 type Schemas = components["schemas"];
 
@@ -16,6 +18,8 @@ export type NotificationQuery = NonNullable<
 /** What came of a click; `pending` until the service that was told of it has answered. */
 export type ClickedAction = Schemas["ClickedAction"];
 export type UnreadCounts = Schemas["UnreadCount"];
+/** A browser or a phone that is pushed to. */
+export type PushDevice = PushSubscriptionItem;
 
 /**
  * Gives an access token of the signed-in user, or `null` when nobody is signed in any more.
@@ -82,7 +86,7 @@ interface Outcome<Body> {
 
 /** Every call throws `ApiError`, and asks for a fresh token once when the server refuses one. */
 export function createApi({ baseUrl, token, environment }: ApiOptions) {
-  const http = createFetchClient<paths>({ baseUrl, fetch: environment.fetch });
+  const http = createFetchClient<paths & PushPaths>({ baseUrl, fetch: environment.fetch });
 
   async function attempt<Body>(
     send: (init: Init) => Promise<Outcome<Body>>,
@@ -110,7 +114,7 @@ export function createApi({ baseUrl, token, environment }: ApiOptions) {
       if (outcome.response.status === 401) outcome = await attempt(send, true, signal);
     } catch (error) {
       if (error instanceof ApiError) throw error;
-      throw new ApiError(0, { code: "network", message: "The server could not be reached." });
+      return unreachable();
     }
     if (!outcome.response.ok) throw ApiError.of(outcome.response.status, outcome.error);
     return outcome.data as Body;
@@ -118,7 +122,12 @@ export function createApi({ baseUrl, token, environment }: ApiOptions) {
 
   const one = (notification_id: string) => ({ params: { path: { notification_id } } });
 
+  const device = (subscription_id: string) => ({ params: { path: { subscription_id } } });
+
   return {
+    /** Whom the calls are made for; `undefined` when the token does not say. */
+    user: () => token({ refresh: false }).then(subjectOf, unreachable),
+
     /** One page of the inbox; `cursor` is the `next_cursor` of the page before. */
     list: (query: NotificationQuery, signal?: AbortSignal) =>
       call((init) => http.GET("/api/v1/notifications", { ...init, params: { query } }), signal),
@@ -169,7 +178,39 @@ export function createApi({ baseUrl, token, environment }: ApiOptions) {
           params: { path: { notification_id: id, action } },
         }),
       ),
+
+    /** The key that new subscriptions are made with. */
+    vapidKey: () => call((init) => http.GET("/api/v1/notifications/push/vapid-public-key", init)),
+
+    subscribePush: (body: SubscribeWeb) =>
+      call((init) => http.POST("/api/v1/notifications/push/subscribe", { ...init, body })),
+
+    pushDevices: () =>
+      call((init) => http.GET("/api/v1/notifications/push/subscriptions", init)).then(
+        ({ items }) => items,
+      ),
+
+    unsubscribePush: (id: string) =>
+      call((init) =>
+        http.DELETE("/api/v1/notifications/push/subscriptions/{subscription_id}", {
+          ...lasting(init),
+          ...device(id),
+        }),
+      ),
+
+    /** Sends a notification to that device alone. */
+    testPush: (id: string) =>
+      call((init) =>
+        http.POST("/api/v1/notifications/push/subscriptions/{subscription_id}/test", {
+          ...init,
+          ...device(id),
+        }),
+      ),
   };
+}
+
+function unreachable(): never {
+  throw new ApiError(0, { code: "network", message: "The server could not be reached." });
 }
 
 /** The request of a change outlives the page, as when a link is followed that marks it read. */

@@ -21,7 +21,7 @@ export interface NotificationsOptions {
   environment?: Environment;
 }
 
-export interface ArrivalOptions {
+export interface ListenOptions {
   /** Calls in one tab of the browser alone, as for a sound. */
   oncePerBrowser?: boolean;
 }
@@ -35,7 +35,9 @@ export interface Notifications {
   /** Calls `listener` after every change of the state; returns how to end that. */
   subscribe(listener: () => void): () => void;
   /** Calls `listener` for each unread notification that arrives. */
-  onArrival(listener: (item: Notification) => void, options?: ArrivalOptions): () => void;
+  onArrival(listener: (item: Notification) => void, options?: ListenOptions): () => void;
+  /** Calls `listener` for each message of the server, once it is applied. */
+  onMessage(listener: (message: ServerMessage) => void, options?: ListenOptions): () => void;
   /** Shows everything or only what is unread. */
   show(view: View): Promise<void>;
   /** Fetches the next older page, if there is one and none is under way. */
@@ -68,6 +70,8 @@ export function createNotifications(options: NotificationsOptions): Notification
   return new LiveInbox(options);
 }
 
+type Listeners<Told> = Map<(told: Told) => void, ListenOptions>;
+
 class LiveInbox implements Notifications {
   readonly api: Api;
   readonly #environment: Environment;
@@ -75,7 +79,8 @@ class LiveInbox implements Notifications {
   readonly #store: Store;
   readonly #pages: Pages;
   readonly #feed: Feed;
-  readonly #arrivalListeners = new Map<(item: Notification) => void, ArrivalOptions>();
+  readonly #arrivalListeners: Listeners<Notification> = new Map();
+  readonly #messageListeners: Listeners<ServerMessage> = new Map();
   /** What is held is of before, until the newest page has come. */
   #startsAnew = false;
   /** When the changes were marked last. */
@@ -121,7 +126,10 @@ class LiveInbox implements Notifications {
       load: () => this.#pages.refresh(),
       onConnection: (connection) => this.#store.set({ connection }),
       onAuthenticated: (message, resumed) => this.#authenticated(message, resumed),
-      onMessage: (message) => this.#received(message),
+      onMessage: (message) => {
+        this.#received(message);
+        this.#tell(this.#messageListeners, message);
+      },
       onEarlyMessage: (message) => this.#pages.note(message),
       onStanding: (standing, hasAll) => this.#resemble(standing, hasAll),
     });
@@ -131,9 +139,14 @@ class LiveInbox implements Notifications {
 
   subscribe = (listener: () => void): (() => void) => this.#store.subscribe(listener);
 
-  onArrival(listener: (item: Notification) => void, options: ArrivalOptions = {}): () => void {
+  onArrival(listener: (item: Notification) => void, options: ListenOptions = {}): () => void {
     this.#arrivalListeners.set(listener, options);
     return () => this.#arrivalListeners.delete(listener);
+  }
+
+  onMessage(listener: (message: ServerMessage) => void, options: ListenOptions = {}): () => void {
+    this.#messageListeners.set(listener, options);
+    return () => this.#messageListeners.delete(listener);
   }
 
   start(): void {
@@ -289,8 +302,12 @@ class LiveInbox implements Notifications {
   }
 
   #announce(arrived: Notification): void {
-    for (const [listener, { oncePerBrowser = false }] of [...this.#arrivalListeners]) {
-      if (!oncePerBrowser || this.#feed.leads) listener(arrived);
+    this.#tell(this.#arrivalListeners, arrived);
+  }
+
+  #tell<Told>(listeners: Listeners<Told>, told: Told): void {
+    for (const [listener, { oncePerBrowser = false }] of [...listeners]) {
+      if (!oncePerBrowser || this.#feed.leads) listener(told);
     }
   }
 

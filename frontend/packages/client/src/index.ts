@@ -6,13 +6,14 @@ export {
   type Notification,
   type NotificationPage,
   type NotificationQuery,
+  type PushDevice,
   type TokenProvider,
   type UnreadCounts,
 } from "./api.ts";
 export type { Change, Failure } from "./changes.ts";
 export {
-  type ArrivalOptions,
   createNotifications,
+  type ListenOptions,
   type Notifications,
   type NotificationsOptions,
 } from "./client.ts";
@@ -26,4 +27,13 @@ export {
 } from "./environment.ts";
 export type { View } from "./inbox.ts";
 export type { ClientMessage, ServerMessage } from "./protocol.ts";
+export {
+  createPush,
+  type Push,
+  type PushOptions,
+  type PushState,
+  type PushStatus,
+} from "./push.ts";
+export { browserPushEnvironment, type PushEnvironment } from "./push-environment.ts";
 export type { NotificationsState } from "./store.ts";
+export type { OpenedPush, WorkerMessage } from "./worker-message.ts";
