@@ -1,6 +1,6 @@
-import { createNotifications } from "@notify/client";
+import { createNotifications, createPush } from "@notify/client";
 import { NotificationsProvider } from "@notify/react";
-import { useMemo, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import { Home } from "./home.tsx";
 import { type Session, sessionTokens, signOut, storedSession } from "./session.ts";
 import { SignIn } from "./sign-in.tsx";
@@ -21,13 +21,29 @@ export function App() {
 }
 
 function SignedIn({ session, onSignOut }: { session: Session; onSignOut: () => void }) {
-  const client = useMemo(
-    () => createNotifications({ baseUrl: location.origin, token: sessionTokens(session) }),
-    [session],
-  );
+  const [client, push] = useMemo(() => {
+    const client = createNotifications({
+      baseUrl: location.origin,
+      token: sessionTokens(session),
+    });
+    return [client, createPush({ client })] as const;
+  }, [session]);
+
+  useEffect(() => {
+    push.start();
+    return () => push.stop();
+  }, [push]);
+
+  function leave() {
+    // Who uses this browser next is not to be shown what is pushed to this user. What cannot be
+    // told to the server now, it learns from the push service.
+    push.disable().catch(() => undefined);
+    onSignOut();
+  }
+
   return (
     <NotificationsProvider client={client}>
-      <Home user={session.user} onSignOut={onSignOut} />
+      <Home user={session.user} push={push} onSignOut={leave} />
     </NotificationsProvider>
   );
 }

@@ -1,3 +1,4 @@
+import type { Push } from "@notify/client";
 import { Bell, useNotifications } from "@notify/react";
 import { useRef, useState } from "react";
 import { Announcer } from "./announcer.tsx";
@@ -7,17 +8,28 @@ import { Composer } from "./composer.tsx";
 import { ConnectionStatus } from "./connection-status.tsx";
 import type { DemoUser } from "./demo.ts";
 import { FailureNotice } from "./failure-notice.tsx";
-import { BellIcon, PlusIcon } from "./icons.tsx";
+import { BellIcon, PlusIcon, PushIcon } from "./icons.tsx";
 import { Inbox } from "./inbox.tsx";
 import { useMedia } from "./media.ts";
+import { OpenedPush } from "./opened-push.tsx";
+import { usePush } from "./push.ts";
+import { PushSheet } from "./push-sheet.tsx";
 import { Sheet } from "./sheet.tsx";
 
 const WIDE = "(min-width: 60rem)";
 
-export function Home({ user, onSignOut }: { user: DemoUser; onSignOut: () => void }) {
+interface HomeProps {
+  user: DemoUser;
+  push: Push;
+  onSignOut: () => void;
+}
+
+export function Home({ user, push, onSignOut }: HomeProps) {
   const unread = useNotifications((state) => state.unreadCount);
   const arrivals = useArrivals();
   const wide = useMedia(WIDE);
+  const isPushOn = usePush(push).status === "on";
+  const [settingPush, setSettingPush] = useState(false);
   const [composing, setComposing] = useState(false);
   const heading = useRef<HTMLHeadingElement>(null);
 
@@ -42,6 +54,16 @@ export function Home({ user, onSignOut }: { user: DemoUser; onSignOut: () => voi
           </span>
           <ConnectionStatus />
           <Bell className="bell" icon={<BellIcon />} onClick={showInbox} />
+          <button
+            type="button"
+            className="button button--icon bar__push"
+            aria-label={`Push notifications, ${isPushOn ? "on" : "off"}`}
+            title="Push notifications"
+            data-on={isPushOn || undefined}
+            onClick={() => setSettingPush(true)}
+          >
+            <PushIcon />
+          </button>
           <span className="bar__user">
             <Avatar name={user.full_name} />
             <span className="bar__user-name">{user.full_name}</span>
@@ -74,6 +96,8 @@ export function Home({ user, onSignOut }: { user: DemoUser; onSignOut: () => voi
           <Composer user={user} />
         </Sheet>
       )}
+      {settingPush && <PushSheet push={push} onClose={() => setSettingPush(false)} />}
+      <OpenedPush push={push} />
       <FailureNotice />
       <Announcer />
     </>

@@ -69,6 +69,24 @@ export const BinIcon = () => (
   </Icon>
 );
 
+export const PhoneIcon = () => (
+  <Icon>
+    <path d="M6 3h8v14H6zM9 14.5h2" />
+  </Icon>
+);
+
+export const BrowserIcon = () => (
+  <Icon>
+    <path d="M3 4.5h14v11H3zM3 7.8h14M5.4 6.2h.1M7.6 6.2h.1" />
+  </Icon>
+);
+
+export const PushIcon = () => (
+  <Icon>
+    <path d="M7 3h6v14H7zM9.2 14.6h1.6M4.4 7.2a4 4 0 0 0 0 5.6M15.6 7.2a4 4 0 0 1 0 5.6" />
+  </Icon>
+);
+
 const TYPE_ICONS: Readonly<Record<string, ReactNode>> = {
   system: <path d="M3.5 4.5h13v8.5h-13zM7.5 16h5M10 13v3" />,
   user: (

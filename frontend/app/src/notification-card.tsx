@@ -39,11 +39,7 @@ export function NotificationCard({ item, isNew }: NotificationCardProps) {
             <span className="card__dot" aria-hidden="true" />
           </span>
         </div>
-        <div
-          className="card__body"
-          // biome-ignore lint/security/noDangerouslySetInnerHtml: the server sanitises body_html
-          dangerouslySetInnerHTML={{ __html: item.body_html }}
-        />
+        <CardBody item={item} />
         <Answers item={item} />
         <div className="card__foot">
           <span className="card__type">{item.type}</span>
@@ -52,24 +48,41 @@ export function NotificationCard({ item, isNew }: NotificationCardProps) {
           </span>
           <div className="card__end">
             <Tools item={item} heading={heading} />
-            {linksOf(item).map(({ label, href, index }) => (
-              <a
-                key={`${label} ${href}`}
-                className="card__link"
-                href={href}
-                data-action={index}
-                aria-describedby={heading}
-              >
-                {label}
-                <ArrowIcon />
-              </a>
-            ))}
+            <CardLinks item={item} describedBy={heading} />
           </div>
         </div>
       </div>
     </article>
   );
 }
+
+export const CardBody = ({ item }: { item: Notification }) => (
+  <div
+    className="card__body"
+    // biome-ignore lint/security/noDangerouslySetInnerHtml: the server sanitises body_html
+    dangerouslySetInnerHTML={{ __html: item.body_html }}
+  />
+);
+
+interface CardLinksProps {
+  item: Notification;
+  /** Id of the heading that says what is linked. */
+  describedBy?: string;
+}
+
+export const CardLinks = ({ item, describedBy }: CardLinksProps) =>
+  linksOf(item).map(({ label, href, index }) => (
+    <a
+      key={`${label} ${href}`}
+      className="card__link"
+      href={href}
+      data-action={index}
+      aria-describedby={describedBy}
+    >
+      {label}
+      <ArrowIcon />
+    </a>
+  ));
 
 function Tools({ item, heading }: { item: Notification; heading: string }) {
   const client = useNotificationsClient();
