@@ -63,6 +63,7 @@ interface DeviceProps {
 function Device({ push, device, isThis, onRevoked }: DeviceProps) {
   const client = useNotificationsClient();
   const [test, sendTest] = useTest(client, push, device.id);
+  const isTesting = test === "sending" || test === "pending";
   const [isAsking, setAsking] = useState(false);
   const name = useId();
   return (
@@ -82,15 +83,17 @@ function Device({ push, device, isThis, onRevoked }: DeviceProps) {
         <Revoke push={push} device={device} onRevoked={onRevoked} onKept={() => setAsking(false)} />
       ) : (
         <div className="device__tools">
-          <button
-            type="button"
-            className="button"
-            aria-describedby={name}
-            aria-disabled={test === "sending" || test === "pending"}
-            onClick={() => test !== "sending" && test !== "pending" && void sendTest()}
-          >
-            Send test
-          </button>
+          {device.is_active && (
+            <button
+              type="button"
+              className="button"
+              aria-describedby={name}
+              aria-disabled={isTesting}
+              onClick={() => !isTesting && void sendTest()}
+            >
+              Send test
+            </button>
+          )}
           <button
             type="button"
             className="button button--icon"
@@ -203,7 +206,7 @@ function describeTest(state: TestState): string {
     case "pending":
       return "On its way…";
     case "sent":
-      return "Sent. The device has not confirmed it yet.";
+      return "Sent, but not confirmed yet.";
     case "delivered":
       return "It has arrived.";
     case "failed":

@@ -109,21 +109,19 @@ export class FakeBrowser {
     const [next] = queue;
     if (!next || next.isGranted) return;
     next.isGranted = true;
-    queueMicrotask(() =>
-      next.hold().then(() => {
-        const at = queue.indexOf(next);
-        if (at >= 0) queue.splice(at, 1);
-        next.resolve(undefined);
-        this.#grant(queue);
-      }),
-    );
+    const release = () => {
+      const at = queue.indexOf(next);
+      if (at >= 0) queue.splice(at, 1);
+      this.#grant(queue);
+    };
+    queueMicrotask(() => next.hold().finally(release).then(next.resolve, next.reject));
   }
 }
 
 interface LockRequest {
   owner: FakeWorld;
   hold: () => Promise<void>;
-  resolve: (value: undefined) => void;
+  resolve: (value: unknown) => void;
   reject: (reason: unknown) => void;
   isGranted: boolean;
 }
