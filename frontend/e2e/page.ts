@@ -1,7 +1,9 @@
 /** What the tests do on the page and beside it. */
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
 import {
   type Browser,
   type BrowserContext,
@@ -10,6 +12,7 @@ import {
   type Locator,
   type Page,
 } from "playwright-core";
+import { environmentIn, NOTIFY } from "./stack.ts";
 
 const required = (name: string): string => {
   const value = process.env[name];
@@ -20,6 +23,11 @@ const required = (name: string): string => {
 export const URL_OF_PAGE = required("E2E_URL");
 export const URL_OF_SANDBOX = required("E2E_SANDBOX_URL");
 export const SUPERVISOR = Number(required("E2E_PID"));
+const DIRECTORY = required("E2E_DIRECTORY");
+
+/** Runs a command of `notify` on the running system. */
+export const notify = (...command: string[]): Promise<unknown> =>
+  promisify(execFile)(NOTIFY, command, { cwd: DIRECTORY, env: environmentIn(DIRECTORY) });
 
 export const USERS = {
   ada: { id: "0197a000-0000-7000-8000-000000000001", name: "Ada Lovelace" },
@@ -108,14 +116,16 @@ export async function unreadCount(page: Page): Promise<number> {
 export const waitForCount = (page: Page, count: number): Promise<void> =>
   page.getByRole("button", { name: `Notifications, ${count} unread`, exact: true }).waitFor();
 
-/** Sends as a service would, without the page. */
-export async function send(user: User, title: string, data: object = {}): Promise<void> {
+/** Sends as a service would, without the page; answers the id. */
+export async function send(user: User, title: string, data: object = {}): Promise<string> {
   const response = await fetch(`${URL_OF_PAGE}/demo/notifications`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ user_id: user.id, type: "task", title, body: `About *${title}*`, data }),
   });
-  assert.equal(response.status, 202, await response.text());
+  const answer = await response.text();
+  assert.equal(response.status, 202, answer);
+  return (JSON.parse(answer) as { id: string }).id;
 }
 
 /** Sends through the form, and returns the id the page shows. */

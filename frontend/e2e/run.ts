@@ -22,6 +22,7 @@ process.exitCode = failed ? 1 : 0;
 async function passes(): Promise<boolean> {
   process.env["E2E_URL"] = `http://127.0.0.1:${stack.apiPort}`;
   process.env["E2E_SANDBOX_URL"] = `http://127.0.0.1:${stack.sandboxPort}`;
+  process.env["E2E_DIRECTORY"] = stack.directory;
   process.env["E2E_PID"] = String(stack.pid);
   const chosen = process.argv[2] ?? "";
   const files = readdirSync(TESTS)

@@ -8,21 +8,27 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const NOTIFY = join(import.meta.dirname, "../../.venv/bin/notify");
+export const NOTIFY = join(import.meta.dirname, "../../.venv/bin/notify");
 const START_MS = 120_000;
 const STOP_MS = 30_000;
+
+/** What a program of the system in `directory` is to know. */
+export function environmentIn(directory: string): NodeJS.ProcessEnv {
+  const { DATABASE_URL: _, REDIS_URL: __, ...inherited } = process.env;
+  return { ...inherited, APP_ENV: "development", DATA_DIR: join(directory, "data") };
+}
 
 export class Stack {
   readonly apiPort: number;
   readonly sandboxPort: number;
-  readonly #directory: string;
+  readonly directory: string;
   readonly #process: ChildProcess;
 
   private constructor(directory: string, ports: readonly number[], process: ChildProcess) {
     const [apiPort = 0, , sandboxPort = 0] = ports;
     this.apiPort = apiPort;
     this.sandboxPort = sandboxPort;
-    this.#directory = directory;
+    this.directory = directory;
     this.#process = process;
   }
 
@@ -31,15 +37,12 @@ export class Stack {
     const directory = await mkdtemp(join(tmpdir(), "notify-e2e-"));
     const ports = await freePorts(3);
     const [API_PORT, WS_PORT, SANDBOX_PORT] = ports.map(String);
-    const { DATABASE_URL: _, REDIS_URL: __, ...inherited } = process.env;
     const log = openSync(join(directory, "log"), "w");
     const running = spawn(NOTIFY, ["up"], {
       // Away from the repository, so that no `.env` of its developer is read.
       cwd: directory,
       env: {
-        ...inherited,
-        APP_ENV: "development",
-        DATA_DIR: join(directory, "data"),
+        ...environmentIn(directory),
         API_PORT,
         WS_PORT,
         SANDBOX_PORT,
@@ -61,7 +64,7 @@ export class Stack {
   }
 
   get log(): string {
-    return readFileSync(join(this.#directory, "log"), "utf8");
+    return readFileSync(join(this.directory, "log"), "utf8");
   }
 
   /** Ends it by SIGTERM; throws when it does not end, fails, or leaves a process behind. */
@@ -71,11 +74,11 @@ export class Stack {
     const status = await Promise.race([ended, sleep(STOP_MS, "late" as const, { ref: false })]);
     if (status === "late") throw new Error(`it did not stop within ${STOP_MS / 1000} s`);
     if (status !== 0) throw new Error(`it ended with status ${status}`);
-    const left = processes().filter(({ text }) => text.includes(this.#directory));
+    const left = processes().filter(({ text }) => text.includes(this.directory));
     if (left.length > 0) {
       throw new Error(`it left behind: ${left.map(({ command }) => command).join("; ")}`);
     }
-    await rm(this.#directory, { recursive: true });
+    await rm(this.directory, { recursive: true });
   }
 
   async #ready(): Promise<void> {

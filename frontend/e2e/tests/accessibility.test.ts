@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { AxeBuilder } from "@axe-core/playwright";
-import type { Browser, Page } from "playwright-core";
+import type { Browser } from "playwright-core";
+import { assertAccessible } from "../accessible.ts";
 import { launch, live, open, send, signIn, titled, URL_OF_PAGE, USERS } from "../page.ts";
 
 const user = USERS.ada;
@@ -80,9 +80,3 @@ test("the keyboard is enough to sign in and to send", async () => {
   await page.keyboard.press("Enter");
   await titled(page, "Typed by hand").waitFor();
 });
-
-async function assertAccessible(page: Page): Promise<void> {
-  const { violations } = await new AxeBuilder({ page }).analyze();
-  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((n) => n.html).join(" ")}`);
-  assert.deepEqual(found, []);
-}

@@ -1,0 +1,181 @@
+/**
+ * A browser that is pushed to, as far as a closed network lets it be.
+ *
+ * The sandbox stands in for the browser's push service: the page's subscription is one of a sandbox
+ * browser, and what that has received and decrypted is handed to the real service worker.
+ */
+
+import type { Browser, BrowserContextOptions, CDPSession, Page } from "playwright-core";
+import { newContext, type Opened, openIn, URL_OF_PAGE, URL_OF_SANDBOX, until } from "./page.ts";
+
+interface Payload {
+  title: string;
+  tag: string;
+}
+
+export interface PushBrowser extends Opened {
+  /** Waits for the push of the notification and hands it to the service worker. */
+  relay(id: string): Promise<Payload>;
+  /** Hands any text to the service worker as if it had been pushed. */
+  deliver(text: string): Promise<void>;
+  /** Waits until the notifications with these titles are shown, and no others. */
+  waitForShown(...titles: string[]): Promise<void>;
+  /** Clicks a shown notification, or one of its buttons. */
+  click(id: string, button?: string): Promise<void>;
+  permit(setting: "granted" | "denied" | "prompt"): Promise<void>;
+}
+
+/** @param name of the sandbox browser; one for each test. */
+export async function openPushBrowser(
+  browser: Browser,
+  name: string,
+  options: BrowserContextOptions = {},
+): Promise<PushBrowser> {
+  const context = await newContext(browser, options);
+  const address = `${URL_OF_SANDBOX}/push/browsers/${name}`;
+  await context.exposeFunction("subscribeInSandbox", (key: string) =>
+    answerOf(address, "PUT", { application_server_key: key }),
+  );
+  await context.exposeFunction("unsubscribeInSandbox", () => fetch(address, { method: "DELETE" }));
+  await context.addInitScript(standInForPushService);
+  const opened = await openIn(context);
+  const { page } = opened;
+  const session = await context.newCDPSession(page);
+  const registration = registrationIn(session);
+  await session.send("ServiceWorker.enable");
+  const { browserContextId } = (await session.send("Target.getTargetInfo")).targetInfo;
+
+  async function deliver(text: string) {
+    const registrationId = await registration;
+    await session.send("ServiceWorker.deliverPushMessage", {
+      origin: URL_OF_PAGE,
+      registrationId,
+      data: text,
+    });
+  }
+
+  return {
+    ...opened,
+    deliver,
+    async relay(id) {
+      const payload = await pushed(name, id);
+      await deliver(JSON.stringify(payload));
+      return payload.notification;
+    },
+    async waitForShown(...titles) {
+      const wanted = titles.toSorted().join();
+      await until(`${wanted || "nothing"} is shown`, async () => {
+        return (await shownOn(page)).toSorted().join() === wanted;
+      });
+    },
+    async click(id, button = "") {
+      const [worker] = context.serviceWorkers();
+      await worker?.evaluate(clickOn, { id, button });
+    },
+    async permit(setting) {
+      await session.send("Browser.setPermission", {
+        permission: { name: "notifications" },
+        setting,
+        origin: URL_OF_PAGE,
+        ...(browserContextId && { browserContextId }),
+      });
+    },
+  };
+}
+
+/** The id of the page's service worker registration, once it is there. */
+const registrationIn = (session: CDPSession): Promise<string> =>
+  new Promise((resolve) => {
+    session.on("ServiceWorker.workerRegistrationUpdated", ({ registrations }) => {
+      const [found] = registrations.filter(({ isDeleted }) => !isDeleted);
+      if (found) resolve(found.registrationId);
+    });
+  });
+
+/** What the sandbox browser has decrypted of the push of a notification, waited for. */
+async function pushed(name: string, id: string): Promise<{ notification: Payload }> {
+  const url = `${URL_OF_SANDBOX}/push/messages?device=${name}`;
+  let found: { notification: Payload } | undefined;
+  await until(`${id} is pushed to ${name}`, async () => {
+    const { items } = (await answerOf(url)) as { items: { payload: typeof found }[] };
+    found = items.map(({ payload }) => payload).find((it) => it?.notification.tag === id);
+    return found !== undefined;
+  });
+  if (!found) throw new Error("unreachable");
+  return found;
+}
+
+export async function answerOf(url: string, method = "GET", body?: object): Promise<unknown> {
+  const response = await fetch(url, {
+    method,
+    ...(body && {
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    }),
+  });
+  if (!response.ok) throw new Error(`${method} ${url}: ${response.status}`);
+  return response.json();
+}
+
+const shownOn = (page: Page): Promise<string[]> =>
+  page.evaluate(async () => {
+    const registration = await navigator.serviceWorker.getRegistration();
+    return ((await registration?.getNotifications()) ?? []).map(({ title }) => title);
+  });
+
+/** Runs in the worker: what the browser does when the user clicks, but for letting it open windows. */
+async function clickOn({ id, button }: { id: string; button: string }): Promise<void> {
+  const worker = globalThis as unknown as {
+    registration: ServiceWorkerRegistration;
+    NotificationEvent: new (type: string, options: object) => Event;
+    dispatchEvent(event: Event): void;
+  };
+  const [notification] = await worker.registration.getNotifications({ tag: id });
+  const event = new worker.NotificationEvent("notificationclick", { notification, action: button });
+  const pending: Promise<unknown>[] = [];
+  // Only events of the browser itself may be waited for.
+  Object.defineProperty(event, "waitUntil", {
+    value: (promise: Promise<unknown>) => pending.push(promise),
+  });
+  worker.dispatchEvent(event);
+  await Promise.allSettled(pending);
+}
+
+/** Runs in each page: subscriptions are the sandbox browser's, and last as the browser's would. */
+function standInForPushService() {
+  interface Held {
+    key: string;
+    endpoint: string;
+    expirationTime: null;
+    keys: { p256dh: string; auth: string };
+  }
+  const sandbox = window as unknown as {
+    subscribeInSandbox(key: string): Promise<Omit<Held, "key">>;
+    unsubscribeInSandbox(): Promise<void>;
+  };
+  const PLACE = "e2e.subscription";
+  const bytes = (text: string) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+  const subscriptionOf = ({ key, endpoint, expirationTime, keys }: Held) => ({
+    endpoint,
+    options: { applicationServerKey: bytes(key).buffer, userVisibleOnly: true },
+    toJSON: () => ({ endpoint, expirationTime, keys }),
+    async unsubscribe() {
+      localStorage.removeItem(PLACE);
+      await sandbox.unsubscribeInSandbox();
+      return true;
+    },
+  });
+  Object.assign(PushManager.prototype, {
+    async subscribe({ applicationServerKey }: { applicationServerKey: Uint8Array }) {
+      const key = btoa(String.fromCharCode(...applicationServerKey));
+      const base64url = key.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+      const held = { key, ...(await sandbox.subscribeInSandbox(base64url)) };
+      localStorage.setItem(PLACE, JSON.stringify(held));
+      return subscriptionOf(held);
+    },
+    async getSubscription() {
+      const held = localStorage.getItem(PLACE);
+      return held === null ? null : subscriptionOf(JSON.parse(held));
+    },
+  });
+}

@@ -1,0 +1,299 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Browser, Locator, Page } from "playwright-core";
+import { assertAccessible } from "../accessible.ts";
+import {
+  launch,
+  live,
+  notify,
+  SUPERVISOR,
+  send,
+  signIn,
+  titled,
+  URL_OF_PAGE,
+  URL_OF_SANDBOX,
+  USERS,
+  type User,
+  until,
+  waitForRead,
+} from "../page.ts";
+import { answerOf, openPushBrowser, type PushBrowser } from "../push-browser.ts";
+import { partOf } from "../stack.ts";
+
+let browser: Browser;
+
+before(async () => {
+  browser = await launch();
+});
+after(() => browser.close());
+
+interface Device {
+  id: string;
+  key_id: string;
+  device_info: { device_name?: string };
+}
+
+/** Calls the API as the user would. */
+async function call<Answer>(user: User, method: string, path: string, body?: object) {
+  const { token } = (await answerOf(`${URL_OF_PAGE}/demo/token`, "POST", {
+    user_id: user.id,
+  })) as { token: string };
+  const response = await fetch(`${URL_OF_PAGE}/api/v1/notifications${path}`, {
+    method,
+    headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+    ...(body && { body: JSON.stringify(body) }),
+  });
+  assert.ok(response.ok, `${method} ${path}: ${response.status} ${await response.clone().text()}`);
+  return (response.status === 204 ? undefined : await response.json()) as Answer;
+}
+
+const devicesOf = async (user: User): Promise<Device[]> =>
+  (await call<{ items: Device[] }>(user, "GET", "/push/subscriptions")).items;
+
+async function forgetDevices(user: User): Promise<void> {
+  for (const { id } of await devicesOf(user)) {
+    await call(user, "DELETE", `/push/subscriptions/${id}`);
+  }
+}
+
+const waitForPushStatus = (user: User, id: string, status: string): Promise<void> =>
+  until(`the push is ${status}`, async () => {
+    const { delivery_status } = await call<{ delivery_status: { push?: string } }>(
+      user,
+      "GET",
+      `/${id}`,
+    );
+    return delivery_status.push === status;
+  });
+
+async function openSheet(page: Page): Promise<Locator> {
+  await page.getByRole("button", { name: /^Push notifications/ }).click();
+  return page.getByRole("dialog", { name: "Push notifications" });
+}
+
+async function turnOn(page: Page): Promise<Locator> {
+  const sheet = await openSheet(page);
+  await sheet.getByRole("button", { name: "Turn on push on this device" }).click();
+  await sheet.getByText("Push is on, on this device.").waitFor();
+  return sheet;
+}
+
+/** A browser of `user` with push turned on, which is the only device. */
+async function openOn(name: string, user: User): Promise<PushBrowser> {
+  await forgetDevices(user);
+  const opened = await openPushBrowser(browser, name);
+  await opened.permit("granted");
+  await signIn(opened.page, user);
+  await turnOn(opened.page);
+  await opened.page.keyboard.press("Escape");
+  return opened;
+}
+
+const device = (sheet: Locator, name: string) => sheet.getByRole("article", { name });
+
+test("after an explanation and a click, pushes are shown, confirmed, and closed when read", async () => {
+  const user = USERS.emmy;
+  await forgetDevices(user);
+  const { page, permit, relay, waitForShown, complaints } = await openPushBrowser(browser, "whole");
+  await permit("prompt");
+  await signIn(page, user);
+  const sheet = await openSheet(page);
+  await sheet.getByText("Your browser will ask").waitFor();
+  await sheet.getByText("None yet.").waitFor();
+  assert.deepEqual(await devicesOf(user), []);
+  await permit("granted");
+  await sheet.getByRole("button", { name: "Turn on push on this device" }).click();
+  await sheet.getByText("Push is on, on this device.").waitFor();
+  await device(sheet, "Chrome on Linux").getByText("This device").waitFor();
+  await page.keyboard.press("Escape");
+
+  const [first, second] = [await send(user, "Pushed one"), await send(user, "Pushed two")];
+  const payload = await relay(first);
+  assert.equal(payload.title, "Pushed one");
+  await waitForShown("Pushed one");
+  await waitForPushStatus(user, first, "delivered");
+  await relay(second);
+  await waitForShown("Pushed one", "Pushed two");
+
+  await titled(page, "Pushed one").hover();
+  await titled(page, "Pushed one").getByRole("button", { name: "Mark as read" }).click();
+  await waitForShown("Pushed two");
+  await page.getByRole("button", { name: "Mark all as read" }).click();
+  await waitForShown();
+  assert.deepEqual(complaints, []);
+});
+
+test("what was read elsewhere while no page was open is closed by the next", async () => {
+  const user = USERS.emmy;
+  const { page, relay, waitForShown } = await openOn("closed", user);
+  const [read, unread] = [await send(user, "Read elsewhere"), await send(user, "Still unread")];
+  await relay(read);
+  await relay(unread);
+  await waitForShown("Read elsewhere", "Still unread");
+  await page.goto(`${URL_OF_PAGE}/readyz`);
+  await call(user, "PATCH", `/${read}/read`);
+  await page.goto(URL_OF_PAGE);
+  await live(page);
+  await waitForShown("Still unread");
+});
+
+test("a click leads to the notification on the page that is open, and marks it as read", async () => {
+  const user = USERS.muhammad;
+  const { page, relay, click, waitForShown } = await openOn("clicked", user);
+  const id = await send(user, "Click me");
+  await send(user, "Not me");
+  await relay(id);
+  await waitForShown("Click me");
+  await click(id);
+  await waitForShown();
+  await waitForRead(page, "Click me");
+  const focused = page.locator("article:focus");
+  assert.equal(await focused.getByRole("heading").innerText(), "Click me");
+  const { read_at } = await call<{ read_at: string | null }>(user, "GET", `/${id}`);
+  assert.notEqual(read_at, null);
+});
+
+test("the address in a push leads to the notification, though it is not on the first page", async () => {
+  const user = USERS.muhammad;
+  const { page } = await openPushBrowser(browser, "address");
+  const id = await send(user, "Far down");
+  for (let count = 0; count < 21; count++) await send(user, `Above ${count}`);
+  await page.goto(`${URL_OF_PAGE}/?notification=${id}`);
+  await page.getByRole("button", { name: user.name }).click();
+  const sheet = page.getByRole("dialog", { name: "Far down" });
+  await sheet.getByText("About Far down").waitFor();
+  assert.equal(new URL(page.url()).search, "");
+});
+
+test("a push that cannot be read is shown all the same", async () => {
+  const { deliver, waitForShown } = await openOn("unreadable", USERS.muhammad);
+  await deliver("not what was agreed");
+  await waitForShown("New notification");
+});
+
+test("a test is followed until it has arrived, or failed", async () => {
+  const user = USERS.ada;
+  const { page, relay } = await openOn("tested", user);
+  const sheet = await openSheet(page);
+  const own = device(sheet, "Chrome on Linux");
+  const sent = page.waitForResponse((response) => response.url().endsWith("/test"));
+  await own.getByRole("button", { name: "Send test" }).click();
+  const { id } = (await (await sent).json()) as { id: string };
+  await relay(id);
+  await own.getByText("It has arrived.").waitFor();
+
+  await fetch(`${URL_OF_SANDBOX}/push/browsers/tested`, { method: "DELETE" });
+  await own.getByRole("button", { name: "Send test" }).click();
+  await own.getByText("It could not be delivered.").waitFor();
+});
+
+test("devices are removed after a question, this one and others", async () => {
+  const user = USERS.ada;
+  const { page } = await openOn("removing", user);
+  const other = await answerOf(`${URL_OF_SANDBOX}/push/browsers/removed`, "PUT");
+  const { endpoint, keys } = other as { endpoint: string; keys: object };
+  await call(user, "POST", "/push/subscribe", {
+    subscription: { endpoint, keys },
+    device_info: { platform: "web", device_name: "Firefox on Windows" },
+  });
+  const sheet = await openSheet(page);
+  const firefox = device(sheet, "Firefox on Windows");
+  await firefox.getByRole("button", { name: "Remove" }).click();
+  await page.keyboard.press("Escape");
+  await firefox.getByRole("button", { name: "Remove" }).click();
+  await page.keyboard.press("Enter");
+  await firefox.waitFor({ state: "detached" });
+  assert.deepEqual(await namesOf(user), ["Chrome on Linux"]);
+
+  await device(sheet, "Chrome on Linux").getByRole("button", { name: "Remove" }).click();
+  await page.keyboard.press("Enter");
+  await sheet.getByRole("button", { name: "Turn on push on this device" }).waitFor();
+  await sheet.getByText("None yet.").waitFor();
+  assert.deepEqual(await devicesOf(user), []);
+  await page.reload();
+  await live(page);
+  await page.getByRole("button", { name: "Push notifications, off" }).waitFor();
+  assert.deepEqual(await devicesOf(user), []);
+});
+
+const namesOf = async (user: User) =>
+  (await devicesOf(user)).map(({ device_info }) => device_info.device_name);
+
+test("signing out ends push to this device", async () => {
+  const user = USERS.ada;
+  const { page } = await openOn("leaving", user);
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await until("the device is gone", async () => (await devicesOf(user)).length === 0);
+});
+
+test("two tabs at once subscribe anew by themselves, once, when the key has rotated", async () => {
+  const user = USERS.ada;
+  const { page, relay, waitForShown } = await openOn("rotated", user);
+  const [before] = await devicesOf(user);
+  await notify("vapid", "rotate");
+  // The API keeps its keys for a while; a new process has the new one.
+  process.kill(partOf(SUPERVISOR, "api"), "SIGTERM");
+  await until("the new key is offered", async () => {
+    const offered = await call<{ key_id: string }>(user, "GET", "/push/vapid-public-key").catch(
+      () => undefined,
+    );
+    return offered !== undefined && offered.key_id !== before?.key_id;
+  });
+  const posts: unknown[] = [];
+  page.context().on("request", (request) => {
+    if (request.url().endsWith("/push/subscribe")) posts.push(request.postDataJSON());
+  });
+  const second = await page.context().newPage();
+  await Promise.all([page.reload(), signIn(second, user)]);
+  await until("the device is another", async () => {
+    const devices = await devicesOf(user);
+    return devices.length === 1 && devices[0]?.key_id !== before?.key_id;
+  });
+  assert.deepEqual(
+    posts.map((post) => (post as { replaces?: string }).replaces),
+    [before?.id],
+  );
+  const id = await send(user, "By the new key");
+  await relay(id);
+  await waitForShown("By the new key");
+});
+
+test("who has blocked notifications is told how to allow them", async () => {
+  const { page, permit } = await openPushBrowser(browser, "blocked");
+  await permit("denied");
+  await signIn(page, USERS.ada);
+  const sheet = await openSheet(page);
+  await sheet.getByText("Your browser blocks notifications from this site.").waitFor();
+  assert.equal(await sheet.getByRole("button", { name: /Turn on/ }).count(), 0);
+  await assertAccessible(page);
+  await permit("granted");
+  await sheet.getByRole("button", { name: "Turn on push on this device" }).waitFor();
+});
+
+for (const colorScheme of ["light", "dark"] as const) {
+  test(`axe finds nothing wrong in ${colorScheme}, and the keyboard is enough`, async () => {
+    const user = USERS.ada;
+    await forgetDevices(user);
+    const options = { colorScheme, reducedMotion: "reduce", viewport: { width: 390, height: 844 } };
+    const name = `keyboard-${colorScheme}`;
+    const { page, permit } = await openPushBrowser(browser, name, options as object);
+    await permit("granted");
+    await signIn(page, user);
+    await page.getByRole("button", { name: "Push notifications, off" }).focus();
+    await page.keyboard.press("Enter");
+    const sheet = page.getByRole("dialog", { name: "Push notifications" });
+    await sheet.getByText("None yet.").waitFor();
+    await assertAccessible(page);
+    await sheet.getByRole("button", { name: "Turn on push on this device" }).focus();
+    await page.keyboard.press("Enter");
+    const remove = device(sheet, "Chrome on Linux").getByRole("button", { name: "Remove" });
+    await remove.focus();
+    await page.keyboard.press("Enter");
+    await sheet.getByRole("button", { name: "Keep" }).waitFor();
+    await assertAccessible(page);
+    await page.keyboard.press("Escape");
+    await remove.waitFor();
+    await page.keyboard.press("Escape");
+    await sheet.waitFor({ state: "detached" });
+  });
+}
