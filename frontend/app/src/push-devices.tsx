@@ -40,6 +40,7 @@ export function PushDevices({ push }: { push: Push }) {
                 push={push}
                 device={device}
                 isThis={device.id === deviceId}
+                onUsed={() => void reload()}
                 onRevoked={() => void revoked(device)}
               />
             </li>
@@ -57,12 +58,13 @@ interface DeviceProps {
   push: Push;
   device: PushDevice;
   isThis: boolean;
+  onUsed: () => void;
   onRevoked: () => void;
 }
 
-function Device({ push, device, isThis, onRevoked }: DeviceProps) {
+function Device({ push, device, isThis, onUsed, onRevoked }: DeviceProps) {
   const client = useNotificationsClient();
-  const [test, sendTest] = useTest(client, push, device.id);
+  const [test, sendTest] = useTest(client, push, device.id, onUsed);
   const isTesting = test === "sending" || test === "pending";
   const [isAsking, setAsking] = useState(false);
   const name = useId();

@@ -57,6 +57,7 @@ export function useTest(
   client: Notifications,
   push: Push,
   deviceId: string,
+  onArrived: () => void,
 ): [TestState, send: () => Promise<void>] {
   const [state, setState] = useState<TestState>("idle");
   const isGone = useRef(false);
@@ -70,7 +71,10 @@ export function useTest(
   async function follow(id: string): Promise<void> {
     for (const end = Date.now() + PATIENCE_MS; Date.now() < end && !isGone.current; ) {
       const status = (await client.api.get(id)).delivery_status["push"] ?? "pending";
-      if (status === "delivered") return setState("delivered");
+      if (status === "delivered") {
+        setState("delivered");
+        return onArrived();
+      }
       if (OVER.includes(status)) return setState("failed");
       setState(status === "sent" ? "sent" : "pending");
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));

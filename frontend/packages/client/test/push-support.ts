@@ -180,7 +180,9 @@ export class PushTab implements PushEnvironment {
         getSubscription: async () => browser.subscription,
         subscribe: async ({ applicationServerKey, userVisibleOnly }) => {
           if (!userVisibleOnly) throw new DOMException("", "NotAllowedError");
-          if (browser.subscription) throw new DOMException("", "InvalidStateError");
+          const held = browser.subscription;
+          if (held && isSame(held.options.applicationServerKey, applicationServerKey)) return held;
+          if (held) throw new DOMException("", "InvalidStateError");
           if (browser.isPushServiceAway) throw new DOMException("", "AbortError");
           return browser.subscribe(applicationServerKey);
         },
@@ -192,6 +194,9 @@ export class PushTab implements PushEnvironment {
     };
   }
 }
+
+const isSame = (held: ArrayBuffer | null, wanted: Uint8Array<ArrayBuffer>) =>
+  held !== null && Buffer.from(held).equals(wanted);
 
 function added<Listener>(listeners: Set<Listener>, listener: Listener): () => void {
   listeners.add(listener);

@@ -175,6 +175,15 @@ describe("each visit", () => {
     expect(tab.push.getState()).toMatchObject({ status: "on", deviceId: "device-2" });
   });
 
+  test("tells the server again when it has given the device up", async () => {
+    close(await openOn());
+    server.devices = server.devices.map((device) => ({ ...device, is_active: false }));
+    await open();
+    expect(server.devices.map(({ id, is_active }) => [id, is_active])).toEqual([
+      ["device-1", true],
+    ]);
+  });
+
   test("subscribes anew when the browser has ended the subscription", async () => {
     close(await openOn());
     pushes.subscription = null;
@@ -188,7 +197,9 @@ describe("each visit", () => {
     server.key = KEYS[1];
     const tabs = [begin(), begin(), begin()];
     await settled();
-    expect(tabs.map(status)).toEqual(["on", "on", "on"]);
+    for (const { push } of tabs) {
+      expect(push.getState()).toEqual({ status: "on", deviceId: "device-2", error: null });
+    }
     expect([server.posted.length, pushes.subscribed]).toEqual([2, 2]);
   });
 
