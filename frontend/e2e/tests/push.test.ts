@@ -129,6 +129,22 @@ test("after an explanation and a click, pushes are shown, confirmed, and closed 
   assert.deepEqual(complaints, []);
 });
 
+test("the worker is served so that it can be updated, the manifest so that the page can be installed", async () => {
+  const worker = await fetch(`${URL_OF_PAGE}/sw.js`);
+  assert.equal(worker.headers.get("cache-control"), "no-cache");
+  assert.match(worker.headers.get("content-type") ?? "", /^text\/javascript/);
+  const { page } = await openPushBrowser(browser, "installing");
+  await page.goto(URL_OF_PAGE);
+  const link = await page.locator("link[rel=manifest]").getAttribute("href");
+  const address = new URL(link ?? "", URL_OF_PAGE).href;
+  const manifest = (await answerOf(address)) as { display: string; icons: { src: string }[] };
+  assert.equal(manifest.display, "standalone");
+  for (const { src } of manifest.icons) {
+    const icon = await fetch(new URL(src, address));
+    assert.equal(icon.headers.get("content-type"), "image/png");
+  }
+});
+
 test("what was read elsewhere while no page was open is closed by the next", async () => {
   const user = USERS.emmy;
   const { page, relay, waitForShown } = await openOn("closed", user);
