@@ -21,6 +21,7 @@ from app.api.middleware import CORRELATION_HEADER, BodyLimit, RequestContext
 from app.api.v1.notifications.websocket import SocketShortcut
 from app.api.v1.notifications.websocket import router as websocket_router
 from app.api.v1.router import PREFIX, ROUTERS
+from app.channels.fcm import open_fcm
 from app.collector import leave_startup_alone
 from app.config import Settings
 from app.db.database import Database
@@ -99,7 +100,9 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         inbox = InboxService(database, settings, changes.expire)
         commands = InboxCommands(changes, at_once=max(1, settings.database_pool_size // 2))
         keys = settings.encryption_keys
-        push = PushService(database, keys, outbound, None, announcer.announce, clock)
+        fcm = await stack.enter_async_context(open_fcm(settings, clock))
+        validate = None if fcm is None else fcm.validate
+        push = PushService(database, keys, outbound, validate, announcer.announce, clock)
         gateway = Gateway(settings, tokens, inbox, commands=commands.by_type())
         await stack.enter_async_context(gateway.running(backplane))
         yield AppContext(

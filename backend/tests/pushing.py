@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.channels.base import Claim, Device
-from app.channels.vapid import VapidKey
 from app.policy.kinds import Channel, DeviceKind
+from app.security.vapid_keys import VapidKey
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -40,23 +40,17 @@ def private_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-@dataclass(frozen=True)
-class Key:
-    """A VAPID key pair."""
-
-    id: str
-    private: ec.EllipticCurvePrivateKey = field(default_factory=private_key)
-
-    @property
-    def public(self) -> bytes:
-        return point(self.private)
+def vapid_key(name: str) -> VapidKey:
+    """A key pair of ours, which is called so."""
+    private = private_key()
+    return VapidKey(id=name, public=point(private), private=private, created_at=NOW)
 
 
 @dataclass
 class Ring:
     """A keyring in memory, the newest key first."""
 
-    keys: list[Key]
+    keys: list[VapidKey]
 
     async def get(self, key_id: str) -> VapidKey | None:
         return next((key for key in self.keys if key.id == key_id), None)
@@ -89,10 +83,9 @@ class Browser:
 
     def read(self, body: bytes) -> bytes:
         """The plaintext of what was sent."""
-        plaintext: bytes = http_ece.decrypt(
+        return http_ece.decrypt(  # pyright: ignore[reportUnknownMemberType] -- http-ece has no types
             body, private_key=self.private, auth_secret=self.auth, version="aes128gcm"
         )
-        return plaintext
 
     def message(self, body: bytes) -> dict[str, Any]:
         message: dict[str, Any] = orjson.loads(self.read(body))

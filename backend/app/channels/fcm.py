@@ -2,9 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -23,6 +23,7 @@ from app.channels.base import (
     Retry,
     Sent,
     Skipped,
+    TokenVerdict,
     fcm_token_context,
 )
 from app.channels.breaker import Breakers, NotNow, Place
@@ -32,6 +33,7 @@ from app.channels.fcm_message import closing_of, message_of, trial_of
 from app.channels.web_push_payload import time_to_live
 from app.config import Settings
 from app.policy.kinds import Reason
+from app.security.ack_tokens import AckTokens
 from app.security.connections import ConnectionPool
 from app.security.encryption import Cipher, DecryptionFailed
 
@@ -41,15 +43,6 @@ AT_ONCE: Final = 100  # requests, the streams that Google's servers allow a conn
 IDLE_CONNECTIONS: Final = 10
 IDLE_SECONDS: Final = 60.0  # that a connection is kept for the next push
 SHORTEST_WAIT: Final = 1.0  # seconds
-
-
-class TokenVerdict(Enum):
-    """What FCM says of a token."""
-
-    VALID = "valid"
-    INVALID = "invalid"
-    UNKNOWN = "unknown"
-    """FCM could not be asked."""
 
 
 class _Transport(httpx.AsyncHTTPTransport):
@@ -79,6 +72,19 @@ def fcm_client(settings: Settings, tls: ssl.SSLContext | None = None) -> httpx.A
         transport=_Transport(tls or httpx.create_ssl_context()),
         timeout=settings.provider_timeout_seconds,
     )
+
+
+@asynccontextmanager
+async def open_fcm(
+    settings: Settings, clock: Callable[[], datetime]
+) -> AsyncGenerator["FcmSender | None"]:
+    """A sender with a client of its own, None where FCM is not configured."""
+    if not settings.fcm_configured:
+        yield None
+        return
+    keys = settings.encryption_keys
+    async with fcm_client(settings) as client:
+        yield FcmSender(settings, client, Cipher(keys), AckTokens(keys).issue, clock)
 
 
 class FcmSender:

@@ -1,6 +1,5 @@
 """Tells a push service who sends (RFC 8292): a token, signed with the subscription's key."""
 
-from base64 import urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,30 +7,12 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec
+
+from app.security.vapid_keys import VapidKey
 
 LIFETIME: Final = timedelta(hours=12)  # push services take at most 24
 RENEWED_AFTER: Final = timedelta(hours=10)  # well before it ends, for a service with another clock
 TOKENS_KEPT: Final = 4_096
-
-
-class VapidKey(Protocol):
-    """A key pair of ours, on P-256."""
-
-    @property
-    def id(self) -> str:
-        """The same for the same public key, and for no other."""
-        ...
-
-    @property
-    def public(self) -> bytes:
-        """The point, uncompressed, 65 bytes."""
-        ...
-
-    @property
-    def private(self) -> ec.EllipticCurvePrivateKey:
-        """What signs."""
-        ...
 
 
 class Keyring(Protocol):
@@ -91,5 +72,5 @@ class VapidTokens:
             "sub": self.subject,
         }
         token = jwt.encode(claims, key.private, algorithm="ES256")
-        public = urlsafe_b64encode(key.public).rstrip(b"=").decode()
+        public = key.public_text
         return f"vapid t={token}, k={public}"

@@ -22,6 +22,7 @@ from app.db.database import Database
 from app.errors import Unavailable
 from app.pipeline.announce import Announcement, Announcer
 from app.pipeline.callbacks import CallbackSweeper, callback_queue
+from app.pipeline.closings import ClosingSweeper
 from app.pipeline.decide import Defaults
 from app.pipeline.deliver import Clock, Deliverer, utc_now
 from app.pipeline.doorbell import (
@@ -42,6 +43,7 @@ from app.policy.kinds import Channel
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.security.outbound import AddressRules, Outbound
+from app.worker.push import open_push
 
 log = structlog.get_logger()
 
@@ -57,6 +59,7 @@ class Worker:
     expirer: Expirer
     sweeper: Sweeper
     callbacks: CallbackSweeper
+    closings: ClosingSweeper | None
     tidier: Tidier
     broker: StreamBroker
 
@@ -78,10 +81,12 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
         limits=httpx.Limits(max_connections=connections), follow_redirects=False
     )
     defaults = Defaults.from_settings(settings)
+    keyring = Keyring(settings, database, clock)
     try:
         async with (
             client,
             Outbound(AddressRules.from_settings(settings)) as outbound,
+            open_push(settings, database, keyring, clock) as push,
             Announcer(Backplane(redis), StreamDoorbell(broker)) as announcer,
             Recorder(database, retry_policy(settings), clock) as recorder,
         ):
@@ -90,7 +95,8 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                     database,
                     lambda changes: announcer.announce(Announcement(changes=changes)),
                     recorder.record,
-                )
+                ),
+                push.channel,
             ]
             if settings.email_configured:
                 channels.append(EmailChannel(settings, client))
@@ -105,10 +111,11 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                 clock,
                 interval=settings.sweep_interval_seconds,
             )
-            keyring = Keyring(settings, database, clock)
             rotation = timedelta(days=settings.vapid_rotation_days)
             tidier = Tidier(database, keyring, rotation, clock)
-            yield Worker(deliverer, expander, expirer, sweeper, callbacks, tidier, broker)
+            yield Worker(
+                deliverer, expander, expirer, sweeper, callbacks, push.closings, tidier, broker
+            )
     finally:
         await broker.shutdown()
         await redis.aclose()
@@ -157,6 +164,8 @@ async def running(worker: Worker) -> AsyncGenerator[None]:
             group.create_task(receiver.listen(stopping))
             group.create_task(worker.sweeper.run(stopping))
             group.create_task(worker.callbacks.run(stopping))
+            if worker.closings is not None:
+                group.create_task(worker.closings.run(stopping))
             try:
                 yield
             finally:

@@ -29,10 +29,11 @@ from app.channels.base import (
     Retry,
     Sent,
     Skipped,
+    TokenVerdict,
     fcm_token_context,
 )
 from app.channels.breaker import Breakers
-from app.channels.fcm import AT_ONCE, FcmSender, TokenVerdict, fcm_client
+from app.channels.fcm import AT_ONCE, FcmSender, fcm_client
 from app.config import Settings
 from app.load_settings import load_settings
 from app.policy.kinds import DeviceKind, Reason

@@ -23,22 +23,29 @@ from tests.pushing import NOW, a_claim
 BASE = "https://notify.example"
 TOKEN = "ack." + "t" * 100
 
-texts = st.one_of(
+
+def _repeated(part: str, times: int) -> str:
+    return part * times
+
+
+texts: st.SearchStrategy[str] = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.builds(
-        lambda part, times: part * times,
+        _repeated,
         st.sampled_from(["a", "ä", "字", "👩‍👩‍👧", '"', "\\", "\n", "\x01", " "]),
         st.integers(0, 6_000),
     ),
 )
-values = st.recursive(
+values: st.SearchStrategy[object] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
 data = st.fixed_dictionaries(
     {},
-    optional=dict.fromkeys(("action_url", "actions", "badge", "sound", "topic", "ttl", "x"), values),
+    optional=dict.fromkeys(
+        ("action_url", "actions", "badge", "sound", "topic", "ttl", "x"), values
+    ),
 )
 limits = st.sampled_from([MAX_PLAINTEXT, MAX_PLAINTEXT // 2])
 

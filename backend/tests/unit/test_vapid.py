@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.channels.vapid import VapidTokens
-from tests.pushing import NOW, Key, vapid_claims
+from tests.pushing import NOW, vapid_claims, vapid_key
 
 ORIGIN = "https://push.example"
 SUBJECT = "mailto:ops@example.com"
@@ -30,7 +30,7 @@ def tokens(time: Time) -> VapidTokens:
 
 
 def test_a_token_says_to_whom_by_whom_and_until_when(tokens: VapidTokens) -> None:
-    key = Key("a")
+    key = vapid_key("a")
     claims = vapid_claims(tokens.authorization(ORIGIN, key), key)
     assert claims.keys() == {"aud", "exp", "sub"}
     assert (claims["aud"], claims["sub"]) == (ORIGIN, SUBJECT)
@@ -39,7 +39,7 @@ def test_a_token_says_to_whom_by_whom_and_until_when(tokens: VapidTokens) -> Non
 
 
 def test_no_origin_is_sent_anothers_token(tokens: VapidTokens) -> None:
-    key = Key("a")
+    key = vapid_key("a")
     for origin in (ORIGIN, "https://other.example", "https://push.example:8443"):
         assert vapid_claims(tokens.authorization(origin, key), key)["aud"] == origin
 
@@ -47,7 +47,7 @@ def test_no_origin_is_sent_anothers_token(tokens: VapidTokens) -> None:
 def test_it_is_signed_once_for_at_least_an_hour_and_anew_before_it_ends(
     tokens: VapidTokens, time: Time
 ) -> None:
-    key, other = Key("a"), Key("b")
+    key, other = vapid_key("a"), vapid_key("b")
     first = tokens.authorization(ORIGIN, key)
     time.now += timedelta(hours=1)
     assert tokens.authorization(ORIGIN, key) == first
@@ -60,7 +60,7 @@ def test_it_is_signed_once_for_at_least_an_hour_and_anew_before_it_ends(
 
 
 def test_a_clock_that_was_put_back_signs_anew(tokens: VapidTokens, time: Time) -> None:
-    key = Key("a")
+    key = vapid_key("a")
     tokens.authorization(ORIGIN, key)
     time.now -= timedelta(days=3)
     expires = vapid_claims(tokens.authorization(ORIGIN, key), key)["exp"]
@@ -68,7 +68,7 @@ def test_a_clock_that_was_put_back_signs_anew(tokens: VapidTokens, time: Time) -
 
 
 def test_only_those_used_last_are_kept(tokens: VapidTokens) -> None:
-    key = Key("a")
+    key = vapid_key("a")
     first, second = (tokens.authorization(f"https://{n}.example", key) for n in (1, 2))
     for n in (3, 1, 4):
         tokens.authorization(f"https://{n}.example", key)
