@@ -39,7 +39,7 @@ from app.security.encryption import Cipher, DecryptionFailed
 
 log = structlog.get_logger()
 
-AT_ONCE: Final = 100  # requests, the streams that Google's servers allow a connection
+AT_ONCE: Final = 50  # requests; of 100 streams a connection has, some may have been given up
 IDLE_CONNECTIONS: Final = 10
 IDLE_SECONDS: Final = 60.0  # that a connection is kept for the next push
 SHORTEST_WAIT: Final = 1.0  # seconds
@@ -216,7 +216,7 @@ class FcmSender:
     async def _request(self, message: bytes, access: Access) -> httpx.Response:
         try:
             return await self._call(message, access)
-        except httpx.RemoteProtocolError:
+        except httpx.ProtocolError:
             # That a connection is at its end says nothing of FCM, and the next one is fresh.
             # Should both arrive, the second replaces the first.
             return await self._call(message, access)

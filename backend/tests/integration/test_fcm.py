@@ -132,6 +132,8 @@ async def sending(
     def ack_token(delivery_id: UUID) -> str:
         return f"ack-{delivery_id}"
 
+    # However slow the machine is, nobody leaves the line.
+    breakers = breakers or Breakers(AT_ONCE, line=PATIENCE)
     async with fcm_client(settings) as client:
         yield FcmSender(settings, client, cipher, ack_token, clock, breakers), cipher
 
