@@ -3,7 +3,6 @@
 import createFetchClient from "openapi-fetch";
 import type { Environment } from "./environment.ts";
 import type { components, paths } from "./generated/api.ts";
-import type { PushPaths, PushSubscriptionItem, SubscribeWeb } from "./push-wire.ts";
 import { subjectOf } from "./token.ts";
 
 type Schemas = components["schemas"];
@@ -19,7 +18,8 @@ export type NotificationQuery = NonNullable<
 export type ClickedAction = Schemas["ClickedAction"];
 export type UnreadCounts = Schemas["UnreadCount"];
 /** A browser or a phone that is pushed to. */
-export type PushDevice = PushSubscriptionItem;
+export type PushDevice = Schemas["Subscription"];
+export type BrowserSubscription = Schemas["BrowserSubscription"];
 
 /**
  * Gives an access token of the signed-in user, or `null` when nobody is signed in any more.
@@ -86,7 +86,7 @@ interface Outcome<Body> {
 
 /** Every call throws `ApiError`, and asks for a fresh token once when the server refuses one. */
 export function createApi({ baseUrl, token, environment }: ApiOptions) {
-  const http = createFetchClient<paths & PushPaths>({ baseUrl, fetch: environment.fetch });
+  const http = createFetchClient<paths>({ baseUrl, fetch: environment.fetch });
 
   async function attempt<Body>(
     send: (init: Init) => Promise<Outcome<Body>>,
@@ -182,7 +182,7 @@ export function createApi({ baseUrl, token, environment }: ApiOptions) {
     /** The key that new subscriptions are made with. */
     vapidKey: () => call((init) => http.GET("/api/v1/notifications/push/vapid-public-key", init)),
 
-    subscribePush: (body: SubscribeWeb) =>
+    subscribePush: (body: Schemas["Subscribe"]) =>
       call((init) => http.POST("/api/v1/notifications/push/subscribe", { ...init, body })),
 
     pushDevices: () =>

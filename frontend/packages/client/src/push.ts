@@ -7,7 +7,7 @@
  * subscription, so it is on for one user at a time.
  */
 
-import { ApiError, type PushDevice } from "./api.ts";
+import { ApiError, type BrowserSubscription, type PushDevice } from "./api.ts";
 import type { Notifications } from "./client.ts";
 import { browserEnvironment, type Environment } from "./environment.ts";
 import type { ServerMessage } from "./protocol.ts";
@@ -18,7 +18,6 @@ import {
   type ShownPush,
   type Subscription,
 } from "./push-environment.ts";
-import type { SubscribeWeb } from "./push-wire.ts";
 import type { OpenedPush, WorkerMessage } from "./worker-message.ts";
 
 /**
@@ -203,7 +202,7 @@ class BrowserPush implements Push {
     ]);
     const subscription = await subscribed(registration, public_key);
     const { id } = await api.subscribePush({
-      subscription: subscription.toJSON() as SubscribeWeb["subscription"],
+      subscription: subscription.toJSON() as BrowserSubscription,
       device_info: this.#environment.device(),
       key_id,
       ...(note && note.endpoint !== subscription.endpoint && { replaces: note.id }),
