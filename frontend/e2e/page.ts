@@ -98,9 +98,13 @@ export const titled = (page: Page, title: string): Locator =>
 export const waitForRead = (page: Page, title: string, isRead = true): Promise<void> =>
   page.getByRole("article", { name: isRead ? title : `Unread: ${title}`, exact: true }).waitFor();
 
-/** Waits until `holds` does; fails after 20 s, saying what was waited for. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 20_000;
+/** Waits until `holds` does; fails after `limit` milliseconds, saying what was waited for. */
+export async function until(
+  what: string,
+  holds: () => boolean | Promise<boolean>,
+  limit = 20_000,
+): Promise<void> {
+  const deadline = Date.now() + limit;
   while (!(await holds())) {
     assert.ok(Date.now() < deadline, `in vain waited until ${what}`);
     await sleep(20);

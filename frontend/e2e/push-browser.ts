@@ -33,10 +33,21 @@ export async function openPushBrowser(
 ): Promise<PushBrowser> {
   const context = await newContext(browser, options);
   const address = `${URL_OF_SANDBOX}/push/browsers/${name}`;
-  await context.exposeFunction("subscribeInSandbox", (key: string) =>
-    answerOf(address, "PUT", { application_server_key: key }),
-  );
-  await context.exposeFunction("unsubscribeInSandbox", () => fetch(address, { method: "DELETE" }));
+  let held: object | null = null;
+  const sandbox: SandboxBrowser = {
+    async subscribeInSandbox(key) {
+      held = {
+        key,
+        ...((await answerOf(address, "PUT", { application_server_key: key })) as object),
+      };
+    },
+    async unsubscribeInSandbox() {
+      await fetch(address, { method: "DELETE" });
+      held = null;
+    },
+    subscriptionInSandbox: async () => held as Held | null,
+  };
+  for (const [called, call] of Object.entries(sandbox)) await context.exposeFunction(called, call);
   await context.addInitScript(standInForPushService);
   const opened = await openIn(context);
   const { page } = opened;
@@ -141,41 +152,49 @@ async function clickOn({ id, button }: { id: string; button: string }): Promise<
   await Promise.allSettled(pending);
 }
 
-/** Runs in each page: subscriptions are the sandbox browser's, and last as the browser's would. */
+/** A subscription of the sandbox browser, and the key it was made with. */
+interface Held {
+  key: string;
+  endpoint: string;
+  expirationTime: null;
+  keys: { p256dh: string; auth: string };
+}
+
+interface SandboxBrowser {
+  subscribeInSandbox(key: string): Promise<void>;
+  unsubscribeInSandbox(): Promise<void>;
+  subscriptionInSandbox(): Promise<Held | null>;
+}
+
+/** Runs in each page: its subscriptions are the sandbox browser's. */
 function standInForPushService() {
-  interface Held {
-    key: string;
-    endpoint: string;
-    expirationTime: null;
-    keys: { p256dh: string; auth: string };
+  const sandbox = window as unknown as SandboxBrowser;
+  const bytesOf = (base64url: string) =>
+    Uint8Array.from(atob(base64url.replaceAll("-", "+").replaceAll("_", "/")), (character) =>
+      character.charCodeAt(0),
+    );
+
+  async function getSubscription() {
+    const held = await sandbox.subscriptionInSandbox();
+    if (!held) return null;
+    const { key, endpoint, expirationTime, keys } = held;
+    return {
+      endpoint,
+      options: { applicationServerKey: bytesOf(key).buffer, userVisibleOnly: true },
+      toJSON: () => ({ endpoint, expirationTime, keys }),
+      unsubscribe: async () => {
+        await sandbox.unsubscribeInSandbox();
+        return true;
+      },
+    };
   }
-  const sandbox = window as unknown as {
-    subscribeInSandbox(key: string): Promise<Omit<Held, "key">>;
-    unsubscribeInSandbox(): Promise<void>;
-  };
-  const PLACE = "e2e.subscription";
-  const bytes = (text: string) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
-  const subscriptionOf = ({ key, endpoint, expirationTime, keys }: Held) => ({
-    endpoint,
-    options: { applicationServerKey: bytes(key).buffer, userVisibleOnly: true },
-    toJSON: () => ({ endpoint, expirationTime, keys }),
-    async unsubscribe() {
-      localStorage.removeItem(PLACE);
-      await sandbox.unsubscribeInSandbox();
-      return true;
-    },
-  });
-  Object.assign(PushManager.prototype, {
-    async subscribe({ applicationServerKey }: { applicationServerKey: Uint8Array }) {
-      const key = btoa(String.fromCharCode(...applicationServerKey));
-      const base64url = key.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-      const held = { key, ...(await sandbox.subscribeInSandbox(base64url)) };
-      localStorage.setItem(PLACE, JSON.stringify(held));
-      return subscriptionOf(held);
-    },
-    async getSubscription() {
-      const held = localStorage.getItem(PLACE);
-      return held === null ? null : subscriptionOf(JSON.parse(held));
-    },
-  });
+
+  async function subscribe({ applicationServerKey }: { applicationServerKey: Uint8Array }) {
+    const key = btoa(String.fromCharCode(...applicationServerKey));
+    const base64url = key.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+    await sandbox.subscribeInSandbox(base64url);
+    return getSubscription();
+  }
+
+  Object.assign(PushManager.prototype, { getSubscription, subscribe });
 }

@@ -256,12 +256,13 @@ test("two tabs at once subscribe anew by themselves, once, when the key has rota
   await notify("vapid", "rotate");
   // The API keeps its keys for a while; a new process has the new one.
   process.kill(partOf(SUPERVISOR, "api"), "SIGTERM");
-  await until("the new key is offered", async () => {
-    const offered = await call<{ key_id: string }>(user, "GET", "/push/vapid-public-key").catch(
-      () => undefined,
-    );
+  const isRotated = async () => {
+    const path = "/push/vapid-public-key";
+    const offered = await call<{ key_id: string }>(user, "GET", path).catch(() => undefined);
     return offered !== undefined && offered.key_id !== before?.key_id;
-  });
+  };
+  // Programs take long to start where much else runs.
+  await until("the new key is offered", isRotated, 90_000);
   const posts: unknown[] = [];
   page.context().on("request", (request) => {
     if (request.url().endsWith("/push/subscribe")) posts.push(request.postDataJSON());

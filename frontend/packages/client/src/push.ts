@@ -185,10 +185,18 @@ class BrowserPush implements Push {
       api.pushDevices(),
       this.#subscription(),
     ]);
-    const isKnown = devices.some(({ id, is_active }) => id === note.id && is_active);
-    const isSame = subscription?.endpoint === note.endpoint && isMadeWith(subscription, public_key);
-    if (isKnown && isSame) await this.#register();
-    else await this.#connect();
+    const isCurrent = subscription && isMadeWith(subscription, public_key);
+    const own = devices.find(
+      ({ endpoint, is_active }) => is_active && endpoint === subscription?.endpoint,
+    );
+    if (!isCurrent || !own) {
+      await this.#connect();
+      return;
+    }
+    await this.#register();
+    // What another tab has noted just now may not have come to this one.
+    if (own.id !== note.id)
+      this.#keepNote({ ...note, id: own.id, endpoint: subscription.endpoint });
   }
 
   /** Subscribes by the server's newest key, and tells the server. */
@@ -207,8 +215,11 @@ class BrowserPush implements Push {
       key_id,
       ...(note && note.endpoint !== subscription.endpoint && { replaces: note.id }),
     });
-    const kept: Note = { user, id, endpoint: subscription.endpoint };
-    this.#environment.setNote(JSON.stringify(kept));
+    this.#keepNote({ user, id, endpoint: subscription.endpoint });
+  }
+
+  #keepNote(note: Note): void {
+    this.#environment.setNote(JSON.stringify(note));
   }
 
   async #register(): Promise<Registration> {

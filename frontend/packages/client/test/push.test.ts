@@ -203,6 +203,17 @@ describe("each visit", () => {
     expect([server.posted.length, pushes.subscribed]).toEqual([2, 2]);
   });
 
+  test("believes the server, where another tab has subscribed and its note has not come", async () => {
+    close(await openOn());
+    const { note } = pushes;
+    server.key = KEYS[1];
+    close(await open());
+    pushes.note = note;
+    const tab = await open();
+    expect([server.posted.length, pushes.subscribed]).toEqual([2, 2]);
+    expect(tab.push.getState()).toEqual({ status: "on", deviceId: "device-2", error: null });
+  });
+
   test("tells when it could not make sure, and tries again when the page wakes", async () => {
     close(await openOn());
     server.key = KEYS[1];
