@@ -16,7 +16,6 @@ from app.channels.base import (
     Claim,
     Deferred,
     Device,
-    DeviceFate,
     Failed,
     Outcome,
     Report,
@@ -175,13 +174,14 @@ class FcmSender:
             return Retry(outcome.reason, outcome.detail, outcome.after)
         return outcome
 
-    def _token(self, device: Device) -> str | Failed:
+    def _token(self, device: Device) -> str | Retry:
         try:
             sealed = device.fcm_token or b""
             return self._cipher.decrypt(sealed, context=fcm_token_context(device.id)).decode()
         except DecryptionFailed as error:
             log.error("fcm_token_unreadable", subscription_id=str(device.id), cause=str(error))
-            return Failed(Reason.DEVICE_REFUSED, "Its token is unreadable.", DeviceFate.COUNT)
+            # A key that is missing is ours to put back; the phone is not at fault.
+            return Retry(Reason.INTERNAL_ERROR, "Its token is unreadable.")
 
     async def _post(self, message: bytes) -> Outcome:
         try:

@@ -16,18 +16,21 @@ from app.policy.kinds import Channel, DeviceKind
 from app.policy.routing import Decision, Recipient, Request, decide, effective_priority
 from app.realtime.inboxes import Inbox, inbox_of
 
-# Inboxes are locked in the order of user ids. Devices stay until what is for them is stored.
+# Inboxes are locked in the order of user ids.
 LOCK_RECIPIENTS = """
     SELECT i.user_id, i.seq, i.unread, r.email IS NOT NULL AS has_address, r.timezone,
-           ARRAY(
-               SELECT ARRAY[p.id::text, p.kind] FROM push_subscriptions p
-               WHERE p.user_id = i.user_id AND p.is_active
-               ORDER BY p.created_at, p.id FOR KEY SHARE
-           ) AS devices
+           EXISTS (SELECT FROM push_subscriptions p WHERE p.user_id = i.user_id) AS has_device
     FROM inbox_state i
     LEFT JOIN notification_recipients r ON r.user_id = i.user_id
     WHERE i.user_id = ANY($1::uuid[])
     ORDER BY i.user_id FOR UPDATE OF i
+"""
+# Read when the inboxes are locked, however long that took: who waited would see devices that are
+# gone, and not see those that took their place. They stay until what is for them is stored.
+HOLD_DEVICES = """
+    SELECT user_id, id, kind FROM push_subscriptions
+    WHERE user_id = ANY($1::uuid[]) AND is_active
+    ORDER BY user_id, created_at, id FOR KEY SHARE
 """
 
 
@@ -83,11 +86,16 @@ async def lock_recipients(
 ) -> dict[UUID, Target]:
     """Each user who has an inbox, which is locked."""
     rows = await driver.fetch(LOCK_RECIPIENTS, sorted(user_ids))
-    return {row["user_id"]: _target(row, defaults) for row in rows}
+    devices: dict[UUID, dict[UUID, DeviceKind]] = {row["user_id"]: {} for row in rows}
+    if having := [row["user_id"] for row in rows if row["has_device"]]:
+        for device in await driver.fetch(HOLD_DEVICES, having):
+            devices[device["user_id"]][device["id"]] = DeviceKind(device["kind"])
+    return {row["user_id"]: _target(row, devices[row["user_id"]], defaults) for row in rows}
 
 
-def _target(row: Mapping[str, Any], defaults: Defaults) -> Target:
-    devices = {UUID(device): DeviceKind(kind) for device, kind in row["devices"]}
+def _target(
+    row: Mapping[str, Any], devices: Mapping[UUID, DeviceKind], defaults: Defaults
+) -> Target:
     recipient = Recipient(
         has_address=row["has_address"],
         has_device=False,

@@ -82,13 +82,14 @@ CLAIM = """
     SELECT c.id, c.lease_token, c.notification_id, c.user_id, c.channel, c.attempts,
            c.expired_leases, n.type, n.priority, n.title, n.body, n.body_html, n.data,
            n.created_at, n.expires_at, n.cancelled_at, r.email, r.full_name, r.locale,
-           p.id AS device_id, p.kind, p.endpoint, p.p256dh_key, p.auth_key, p.vapid_key_id,
+           c.device_id, p.id IS NOT NULL AS is_visible, p.is_active,
+           p.kind, p.endpoint, p.p256dh_key, p.auth_key, p.vapid_key_id,
            p.fcm_token, p.device_info ->> 'platform' AS platform,
            coalesce(badge.unread, 0) AS unread_count
     FROM claimed c
     JOIN notifications n ON n.id = c.notification_id
     LEFT JOIN notification_recipients r ON r.user_id = c.user_id
-    LEFT JOIN push_subscriptions p ON p.id = c.device_id AND p.is_active
+    LEFT JOIN push_subscriptions p ON p.id = c.device_id
     LEFT JOIN LATERAL (
         SELECT sum(CAST(type.unread AS int)) AS unread
         FROM inbox_state i CROSS JOIN LATERAL jsonb_each_text(i.unread) AS type (name, unread)
@@ -230,8 +231,12 @@ class Deliverer:
                 "lease_until": now + self._lease,
             }
             async with self._database.as_service() as connection:
-                rows = await connection.execute(query, parameters)
-                claims = [_claim(row) for row in rows.mappings()]
+                rows = (await connection.execute(query, parameters)).mappings().all()
+            claims = [_claim(row) for row in rows]
+            # A device that succeeded another while this was read is seen the next time.
+            unseen = [claim for row, claim in zip(rows, claims, strict=True) if _is_unseen(row)]
+            await self._give_back(unseen)
+            claims = [claim for claim in claims if claim not in unseen]
             self.lanes.occupy(claims)
             return claims
 
@@ -302,9 +307,13 @@ def _claim(row: RowMapping) -> Claim:
         email=row["email"],
         full_name=row["full_name"],
         locale=row["locale"],
-        device=_device(row) if row["device_id"] is not None else None,
+        device=_device(row) if row["is_active"] else None,
         unread_count=row["unread_count"],
     )
+
+
+def _is_unseen(row: RowMapping) -> bool:
+    return row["device_id"] is not None and not row["is_visible"]
 
 
 def _device(row: RowMapping) -> Device:

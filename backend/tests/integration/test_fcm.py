@@ -277,9 +277,7 @@ async def test_an_unreadable_token_costs_its_own_delivery_alone(scene: SandboxSc
     moved = replace(ill.device, id=uuid4())  # a ciphertext of another row
     with capture_logs() as logs:
         outcomes = await scene.send(a_claim(moved), a_claim(None), well.claim())
-    assert outcomes[0] == Failed(
-        Reason.DEVICE_REFUSED, "Its token is unreadable.", DeviceFate.COUNT
-    )
+    assert outcomes[0] == Retry(Reason.INTERNAL_ERROR, "Its token is unreadable.")
     assert outcomes[1] == Skipped(Reason.NO_DEVICE)
     assert isinstance(outcomes[2], Sent)
     assert [(line["log_level"], line["event"]) for line in logs] == [
