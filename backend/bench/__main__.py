@@ -12,7 +12,7 @@ import click
 import orjson
 import uvloop
 
-from bench import bulk, create, email, frame, query, reading
+from bench import bulk, create, email, frame, push, query, reading
 from bench.load import MeasurementFailed
 from bench.report import Result, as_json, environment, table
 from bench.stack import Stack, StackFailed, running_stack
@@ -44,12 +44,13 @@ Measure = Callable[[Stack], Awaitable[Result]]
 )
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write results here too.")
 def main(names: Sequence[str], sockets: int, through: str, path: Path | None) -> None:
-    """Measure NAMES (default: create, frame, bulk, email, query, reading) on a stack of its own."""
+    """Measure NAMES (default: create, frame, bulk, email, push, query, reading) on a new stack."""
     measures: dict[str, Measure] = {
         "create": create.measure,
         "frame": lambda stack: frame.measure(stack, sockets=sockets, through=through),
         "bulk": lambda stack: bulk.measure(stack, sockets=sockets, through=through),
         "email": email.measure,
+        "push": push.measure,
         "query": query.measure,
         "reading": reading.measure,
     }

@@ -57,7 +57,7 @@ from app.channels.web_push_payload import (
 )
 from app.config import Settings
 from app.policy.kinds import Channel, Reason
-from app.security.outbound import AddressRefused, Answer, Interrupted, Outbound, Target, Unreachable
+from app.security.outbound import AddressRefused, Answer, Outbound, Target, Unreachable
 
 log = structlog.get_logger()
 
@@ -207,16 +207,9 @@ class WebPushSender:
         topic = topic_of(claim)
         if topic is not None:
             headers["Topic"] = topic
-        try:
-            return await self._outbound.post(
-                push.endpoint, body, headers, seconds=self._seconds, most=MAX_ANSWER
-            )
-        except Interrupted:
-            # That a connection is at its end says nothing of the service, and its next one is
-            # fresh. Should both arrive, the second replaces the first by its tag.
-            return await self._outbound.post(
-                push.endpoint, body, headers, seconds=self._seconds, most=MAX_ANSWER
-            )
+        return await self._outbound.post(
+            push.endpoint, body, headers, seconds=self._seconds, most=MAX_ANSWER
+        )
 
     def _outlived(self, claim: Claim) -> bool:
         now = self._clock()

@@ -10,6 +10,7 @@ import asyncio
 import re
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +21,9 @@ from weakref import WeakValueDictionary
 
 import httpcore
 import httpx
-from h2.events import ConnectionTerminated
 
 from app.config import Settings
 from app.security.addresses import MAX_ADDRESS, UNSAFE, WEB
-from app.security.connections import ConnectionPool
 
 IPAddress = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -51,9 +50,8 @@ CONNECTIONS: Final = 100
 CALLS_TO_ONE_ORIGIN: Final = 20  # so that one that hangs leaves connections to others
 RESOLVING_AT_ONCE: Final = 16  # threads; the event loop's own are left to others
 ADDRESSES_TRIED: Final = 4
+KEPT_SECONDS: Final = 5.0  # a connection that nobody uses
 MAX_ANSWER: Final = 16 * 1024  # bytes
-# Raised before a request is out as a whole, so that nobody can have acted on it.
-NOT_SENT: Final = (httpcore.WriteError, httpcore.LocalProtocolError)
 
 
 class AddressRefused(Exception):
@@ -62,10 +60,6 @@ class AddressRefused(Exception):
 
 class Unreachable(Exception):
     """No complete answer came; the message says what was in the way."""
-
-
-class Interrupted(Unreachable):
-    """The other side shut its connection down; it may have taken the call, or may not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,11 +247,13 @@ class Answer:
 class Outbound:
     """A client for such addresses, to be shared: no redirects, proxies, cookies or compression.
 
-    It stands on httpcore, as httpx does, which cannot be given a network backend. Over https, calls
-    share an HTTP/2 connection where the other side speaks it.
+    It stands on httpcore, as httpx does, which cannot be given a network backend. It speaks
+    HTTP/1.1 alone: over httpcore's HTTP/2, two calls that hang keep the answers of all others on
+    their connection from being read.
 
     Args:
         rules: where calls may go.
+        connections: at once.
         calls_to_one_origin: at once; others wait for their turn.
         resolve: the addresses of a host; by default the system's resolver.
         tls: whom to believe; by default the public authorities.
@@ -267,6 +263,7 @@ class Outbound:
         self,
         rules: AddressRules,
         *,
+        connections: int = CONNECTIONS,
         calls_to_one_origin: int = CALLS_TO_ONE_ORIGIN,
         resolve: Resolver | None = None,
         tls: ssl.SSLContext | None = None,
@@ -274,15 +271,12 @@ class Outbound:
         self.rules = rules
         self._calls_to_one_origin = calls_to_one_origin
         self._threads = ThreadPoolExecutor(RESOLVING_AT_ONCE, "resolver")
+        # Made once: reading the authorities takes longer than a connection.
+        self._tls = tls or httpcore.default_ssl_context()
         self._backend = _PinnedBackend(rules, resolve or self._resolve)
-        self._pool = ConnectionPool(
-            # Made once: reading the authorities takes longer than a connection.
-            ssl_context=tls or httpcore.default_ssl_context(),
-            max_connections=CONNECTIONS,
-            keepalive_expiry=5.0,
-            http2=True,
-            network_backend=self._backend,
-        )
+        self._places = asyncio.Semaphore(connections)
+        # httpcore's pool looks at every connection, for every other one, at every call.
+        self._idle = deque[httpcore.AsyncHTTPConnection](maxlen=connections)
         # Each is kept only as long as somebody calls there.
         self._origins = WeakValueDictionary[tuple[str, int], asyncio.Semaphore]()
 
@@ -295,7 +289,8 @@ class Outbound:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._pool.aclose()
+        for connection in self._idle:
+            await connection.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def post(
@@ -330,12 +325,8 @@ class Outbound:
             extensions={"timeout": {"connect": seconds / 2}},
         )
         try:
-            async with asyncio.timeout(seconds), place:
-                try:
-                    return await self._call(request, most)
-                except NOT_SENT:
-                    # A connection was closed just when it was to be used.
-                    return await self._call(request, most)
+            async with asyncio.timeout(seconds), place, self._places:
+                return await self._call(request, most)
         except TimeoutError:
             raise Unreachable("no answer in time") from None
         except (
@@ -344,8 +335,6 @@ class Outbound:
             httpcore.TimeoutException,
             OSError,
         ) as error:
-            if isinstance(error.args and error.args[0], ConnectionTerminated):
-                raise Interrupted("the connection was shut down") from error
             raise Unreachable(type(error).__name__) from error
 
     async def judge(self, url: str, *, seconds: float = 3.0) -> None:
@@ -368,18 +357,45 @@ class Outbound:
             return
 
     async def _call(self, request: httpcore.Request, most: int) -> Answer:
-        response = await self._pool.handle_async_request(request)
+        connection = await self._connection(request.url.origin)
         try:
-            return Answer(
-                response.status,
-                {
-                    name.decode("latin-1").lower(): value.decode("latin-1")
-                    for name, value in response.headers
-                },
-                await _read(response, most),
-            )
+            response = await connection.handle_async_request(request)
+            try:
+                return Answer(
+                    response.status,
+                    {
+                        name.decode("latin-1").lower(): value.decode("latin-1")
+                        for name, value in response.headers
+                    },
+                    await _read(response, most),
+                )
+            finally:
+                await response.aclose()
         finally:
-            await response.aclose()
+            if connection.is_idle() and not connection.is_closed():
+                await self._keep(connection)
+            else:
+                await connection.aclose()
+
+    async def _connection(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+        """The connection to it that was used last, or a new one."""
+        for connection in reversed(tuple(self._idle)):
+            if connection.can_handle_request(origin):
+                self._idle.remove(connection)
+                if not connection.has_expired():
+                    return connection
+                await connection.aclose()
+        return httpcore.AsyncHTTPConnection(
+            origin,
+            ssl_context=self._tls,
+            keepalive_expiry=KEPT_SECONDS,
+            network_backend=self._backend,
+        )
+
+    async def _keep(self, connection: httpcore.AsyncHTTPConnection) -> None:
+        if len(self._idle) == self._idle.maxlen:
+            await self._idle.popleft().aclose()
+        self._idle.append(connection)
 
     async def _resolve(self, host: str, port: int) -> Sequence[str]:
         found = await asyncio.get_running_loop().run_in_executor(

@@ -34,9 +34,12 @@ async def open_push(
     settings: Settings, database: Database, keyring: Keyring, clock: Clock
 ) -> AsyncGenerator[Push]:
     """Build it, and close its clients in the end."""
-    rules = AddressRules.from_settings(settings)
     async with (
-        Outbound(rules, calls_to_one_origin=PUSHES_TO_ONE_ORIGIN) as outbound,
+        Outbound(
+            AddressRules.from_settings(settings),
+            connections=settings.delivery_slots,
+            calls_to_one_origin=PUSHES_TO_ONE_ORIGIN,
+        ) as outbound,
         open_fcm(settings, clock) as fcm,
     ):
         ack_token = AckTokens(settings.encryption_keys).issue
