@@ -49,6 +49,7 @@ class Claim:
         lease_token: proves the ownership when the outcome is recorded.
         attempts: attempts made, this one included.
         expired_leases: how often a worker took it and never came back.
+        send_at: before which nothing was to go out, None when it was not scheduled.
         cancelled_at: when the notification was cancelled, None while it is not.
         email: the user's address, None when there is none.
         locale: the user's language, a BCP 47 tag, None when it is not known.
@@ -75,6 +76,7 @@ class Claim:
     email: str | None
     full_name: str | None
     locale: str | None = None
+    send_at: datetime | None = None
     device: Device | None = None
     unread_count: int = 0
 

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -29,7 +29,7 @@ from app.channels.breaker import Breakers, NotNow, Place
 from app.channels.fcm_answer import error_of, outcome_of
 from app.channels.fcm_credentials import Access, FcmCredentials, NoAccess
 from app.channels.fcm_message import closing_of, message_of, trial_of
-from app.channels.web_push_payload import time_to_live
+from app.channels.web_push_payload import has_outlived
 from app.config import Settings
 from app.policy.kinds import Reason
 from app.security.ack_tokens import AckTokens
@@ -168,8 +168,7 @@ class FcmSender:
         outcome = await self._post(
             message_of(claim, token, ack_token=ack_token, base_url=self._base_url, now=now)
         )
-        outlived = claim.created_at + timedelta(seconds=time_to_live(claim, now)) < now
-        if isinstance(outcome, Deferred) and outlived:
+        if isinstance(outcome, Deferred) and has_outlived(claim, now):
             # So that it ends some time.
             return Retry(outcome.reason, outcome.detail, outcome.after)
         return outcome

@@ -25,7 +25,7 @@ What has been put off for longer than it was to live is retried instead, so that
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from re import compile as pattern
 from typing import ClassVar, Final, cast
 from uuid import UUID
@@ -50,6 +50,7 @@ from app.channels.vapid import Keyring, VapidKey, VapidTokens
 from app.channels.web_push_encryption import Encryption, UnusableKeys
 from app.channels.web_push_payload import (
     MAX_PLAINTEXT,
+    has_outlived,
     payload_of,
     time_to_live,
     topic_of,
@@ -152,7 +153,7 @@ class WebPushSender:
             return Failed(Reason.ADDRESS_REFUSED, f"The address {error}.", DeviceFate.COUNT)
         except NotNow as refused:
             outcome = Deferred(Reason.PROVIDER_UNAVAILABLE, str(refused), refused.after)
-        if isinstance(outcome, Deferred) and self._outlived(claim):
+        if isinstance(outcome, Deferred) and has_outlived(claim, self._clock()):
             return Retry(outcome.reason, outcome.detail, outcome.after)
         return outcome
 
@@ -210,10 +211,6 @@ class WebPushSender:
         return await self._outbound.post(
             push.endpoint, body, headers, seconds=self._seconds, most=MAX_ANSWER
         )
-
-    def _outlived(self, claim: Claim) -> bool:
-        now = self._clock()
-        return claim.created_at + timedelta(seconds=time_to_live(claim, now)) < now
 
 
 def outcome_of(answer: Answer, host: str, now: datetime) -> Outcome:

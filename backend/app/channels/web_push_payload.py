@@ -90,6 +90,12 @@ def time_to_live(claim: Claim, now: datetime) -> int:
     return int(seconds)
 
 
+def has_outlived(claim: Claim, now: datetime) -> bool:
+    """Whether it has been put off for longer than it was to live, since it could first go out."""
+    since = max(claim.created_at, claim.send_at or claim.created_at)
+    return since + timedelta(seconds=time_to_live(claim, since)) < now
+
+
 def urgency_of(claim: Claim) -> str:
     """How much of a battery it is worth (RFC 8030, section 5.3)."""
     return URGENCIES.get(Priority(claim.priority), "normal")

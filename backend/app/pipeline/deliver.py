@@ -81,7 +81,7 @@ CLAIM = """
     )
     SELECT c.id, c.lease_token, c.notification_id, c.user_id, c.channel, c.attempts,
            c.expired_leases, n.type, n.priority, n.title, n.body, n.body_html, n.data,
-           n.created_at, n.expires_at, n.cancelled_at, r.email, r.full_name, r.locale,
+           n.created_at, n.send_at, n.expires_at, n.cancelled_at, r.email, r.full_name, r.locale,
            c.device_id, p.id IS NOT NULL AS is_visible, p.is_active,
            p.kind, p.endpoint, p.p256dh_key, p.auth_key, p.vapid_key_id,
            p.fcm_token, p.device_info ->> 'platform' AS platform,
@@ -307,6 +307,7 @@ def _claim(row: RowMapping) -> Claim:
         email=row["email"],
         full_name=row["full_name"],
         locale=row["locale"],
+        send_at=row["send_at"],
         device=_device(row) if row["is_active"] else None,
         unread_count=row["unread_count"],
     )

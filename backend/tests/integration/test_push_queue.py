@@ -313,6 +313,15 @@ async def test_a_deferral_waits_exactly_and_is_no_attempt(pushes: Pushes, stage:
     assert await stage.events(stored) == [("deferred", "provider_limit"), ("sent", "sent_now")]
 
 
+async def test_a_sender_knows_since_when_it_could_go_out(pushes: Pushes, stage: Stage) -> None:
+    user, send_at = await stage.user(), START + timedelta(days=3)
+    await pushes.device(user)
+    await stage.post(user, replace(PUSH, send_at=send_at))
+    stage.clock.advance(seconds=3 * 86_400)
+    await pushes.deliver()
+    assert [claim.send_at for claim in pushes.sender.claims] == [send_at]
+
+
 async def test_what_is_cancelled_while_it_is_put_off_ends(pushes: Pushes, stage: Stage) -> None:
     user = await stage.user()
     device = await pushes.device(user)

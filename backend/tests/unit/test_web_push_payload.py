@@ -8,6 +8,7 @@ import pytest
 
 from app.channels.web_push_payload import (
     MAX_PLAINTEXT,
+    has_outlived,
     navigate_of,
     payload_of,
     plain_text,
@@ -143,6 +144,25 @@ def test_it_lives_no_longer_than_the_notification() -> None:
     assert time_to_live(a_claim(expires_at=NOW + timedelta(seconds=90.5)), NOW) == 90
     assert time_to_live(a_claim(expires_at=NOW - timedelta(seconds=1)), NOW) == 0
     assert time_to_live(a_claim(), NOW) == 86_400
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({}, 86_400),
+        ({"data": {"ttl": 60}}, 60),
+        ({"expires_at": NOW + timedelta(hours=1)}, 3_600),  # not half of that
+        ({"send_at": NOW + timedelta(days=3)}, 4 * 86_400),
+        ({"send_at": NOW - timedelta(days=3)}, 86_400),
+        ({"send_at": NOW + timedelta(days=3), "expires_at": NOW + timedelta(days=3.5)}, 302_400),
+    ],
+)
+def test_it_outlives_its_time_counted_from_when_it_could_first_go_out(
+    changes: dict[str, Any], seconds: int
+) -> None:
+    claim = a_claim(**changes)
+    assert not has_outlived(claim, NOW + timedelta(seconds=seconds))
+    assert has_outlived(claim, NOW + timedelta(seconds=seconds + 1))
 
 
 def test_a_topic_that_push_services_do_not_take_is_hashed() -> None:
