@@ -2,9 +2,11 @@
 
 A device is one row, whoever subscribes it how often: those who name the same device at the same
 time take turns at an advisory lock of its name. Locks are taken in one order: the user, the
-device, then rows by their ids.
+device, then rows by their ids. Of one user's calls one at a time has a connection: those that wait
+for that lock would otherwise hold the connections of everybody.
 """
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import structlog
 from sqlalchemy import text
@@ -138,6 +141,8 @@ class PushService:
         self._validate = validate
         self._announce = announce
         self._clock = clock
+        # Each is kept only as long as somebody waits for it.
+        self._turns = WeakValueDictionary[UUID, asyncio.Lock]()
 
     @property
     def takes_apps(self) -> bool:
@@ -159,10 +164,12 @@ class PushService:
         else:
             await self._check_token(wanted.fcm_token or "")
         device = self._wanted(user_id, wanted)
-        stored = await _patiently(lambda: self._store(device))
-        old_id = wanted.replaces
-        if old_id is not None and old_id != stored.id:
-            await _patiently(lambda: self._succeed(user_id, old_id, stored.id))
+        turn = self._turns.setdefault(user_id, asyncio.Lock())
+        async with turn:
+            stored = await _patiently(lambda: self._store(device))
+            old_id = wanted.replaces
+            if old_id is not None and old_id != stored.id:
+                await _patiently(lambda: self._succeed(user_id, old_id, stored.id))
         return stored
 
     async def listed(self, user_id: UUID) -> SubscriptionList:

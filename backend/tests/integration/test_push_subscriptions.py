@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from app.channels.base import Outcome, Retry, TokenVerdict, fcm_token_context
@@ -403,3 +404,29 @@ async def test_a_device_does_not_succeed_itself(devices: Devices) -> None:
     again = await devices.put(user, wanted, replaces=str(stored.id))
     assert again.id == stored.id
     assert await devices.ids(user) == [stored.id]
+
+
+async def test_who_calls_often_at_once_holds_one_connection(devices: Devices) -> None:
+    """Those who wait for their turn leave the connections to others."""
+    stage, service = devices.stage, devices.service()
+    user, wanted = await stage.user(), browser()
+    subscribe = Subscribe.model_validate({"subscription": wanted})
+    stored = await service.subscribe(user, subscribe)
+    waiting = (
+        "SELECT count(*) FILTER (WHERE granted) AS held, count(*) FILTER (WHERE NOT granted) AS"
+        " waiting FROM pg_locks JOIN pg_database d ON d.oid = database"
+        " WHERE locktype = 'advisory' AND datname = current_database()"
+    )
+    async with stage.database.as_service() as connection:
+        await connection.execute(
+            text("SELECT FROM push_subscriptions WHERE id = :id FOR UPDATE"), {"id": stored.id}
+        )
+        calls = [asyncio.create_task(service.subscribe(user, subscribe)) for _ in range(5)]
+        async with asyncio.timeout(10):
+            while (await stage.rows(waiting))[0].held == 0:
+                await asyncio.sleep(0.01)
+        await service.subscribe(
+            await stage.user(), Subscribe.model_validate({"subscription": browser("other")})
+        )
+        assert (await stage.rows(waiting))[0].waiting == 0
+    assert {call.id for call in await asyncio.gather(*calls)} == {stored.id}
