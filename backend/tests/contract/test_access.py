@@ -669,6 +669,25 @@ class TestMetrics:
         assert answer.status_code == 200
         assert answer.headers["Content-Type"].startswith("text/plain")
 
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"X-Forwarded-For": "127.0.0.1"},
+            {"X-Forwarded-For": ""},
+            {"X-Forwarded-Host": "notify.example"},
+            {"X-Real-IP": "203.0.113.7"},
+            {"Forwarded": "for=203.0.113.7"},
+            {"Via": "1.1 proxy"},
+        ],
+        ids=str,
+    )
+    async def test_a_proxy_on_this_machine_opens_them_to_nobody(
+        self, api: Api, header: Headers
+    ) -> None:
+        assert_refused(await api.client.get("/metrics", headers=header), 401, "not_authenticated")
+        answer = await api.client.get("/metrics", headers=header | api.admin())
+        assert answer.status_code == 200
+
     async def test_others_need_the_right_of_an_operator(self, remote: Api) -> None:
         expected: list[tuple[Headers, int]] = [
             ({}, 401),
