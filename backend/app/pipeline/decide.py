@@ -26,11 +26,12 @@ LOCK_RECIPIENTS = """
     ORDER BY i.user_id FOR UPDATE OF i
 """
 # Read when the inboxes are locked, however long that took: who waited would see devices that are
-# gone, and not see those that took their place. They stay until what is for them is stored.
+# gone, and not see those that took their place. They stay until what is for them is stored. Locked
+# in the order of ids, as whoever removes devices does.
 HOLD_DEVICES = """
-    SELECT user_id, id, kind FROM push_subscriptions
+    SELECT user_id, id, kind, created_at FROM push_subscriptions
     WHERE user_id = ANY($1::uuid[]) AND is_active
-    ORDER BY user_id, created_at, id FOR KEY SHARE
+    ORDER BY id FOR KEY SHARE
 """
 
 
@@ -88,7 +89,8 @@ async def lock_recipients(
     rows = await driver.fetch(LOCK_RECIPIENTS, sorted(user_ids))
     devices: dict[UUID, dict[UUID, DeviceKind]] = {row["user_id"]: {} for row in rows}
     if having := [row["user_id"] for row in rows if row["has_device"]]:
-        for device in await driver.fetch(HOLD_DEVICES, having):
+        held = await driver.fetch(HOLD_DEVICES, having)
+        for device in sorted(held, key=lambda row: (row["created_at"], row["id"])):
             devices[device["user_id"]][device["id"]] = DeviceKind(device["kind"])
     return {row["user_id"]: _target(row, devices[row["user_id"]], defaults) for row in rows}
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from app.channels.base import (
     Claim,
@@ -20,6 +21,7 @@ from app.channels.base import (
     Retry,
     Sent,
 )
+from app.pipeline.decide import Defaults, lock_recipients
 from app.pipeline.deliver import Deliverer
 from app.pipeline.receipt import Receipt
 from app.pipeline.track import Recorder, retry_policy
@@ -289,6 +291,33 @@ async def test_a_sent_push_shows_that_its_device_is_used_and_its_key(
     ]
     push = await stage.delivery(stored, Channel.PUSH)
     assert (push.status, push.provider_id, push.sent_at) == ("sent", "p-1", START)
+
+
+async def test_devices_are_locked_in_the_order_in_which_they_are_removed(
+    pushes: Pushes, stage: Stage
+) -> None:
+    """Or storing for many users, and removing many devices, would wait for each other."""
+    users = sorted([await stage.user(), await stage.user()])
+    ids = sorted([uuid4(), uuid4()])
+    for user, wanted in zip(reversed(users), ids, strict=True):
+        made = await pushes.device(user)
+        move = "UPDATE push_subscriptions SET id = :to WHERE id = :id RETURNING id"
+        await stage.rows(move, id=made, to=wanted)
+    lock = text("SELECT FROM push_subscriptions WHERE id = :id FOR UPDATE NOWAIT")
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+
+    async def store() -> None:
+        async with stage.database.group_as_service() as driver:
+            await lock_recipients(driver, users, Defaults.from_settings(stage.settings))
+
+    async with stage.database.as_service() as connection:
+        await connection.execute(lock, {"id": ids[0]})
+        storing = asyncio.create_task(store())
+        async with asyncio.timeout(10):
+            while not storing.done() and not await stage.rows(waits):
+                await asyncio.sleep(0.01)
+        await connection.execute(lock, {"id": ids[1]})
+    await asyncio.gather(storing, return_exceptions=True)
 
 
 # --- deferring -------------------------------------------------------------------------------
