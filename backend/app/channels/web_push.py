@@ -11,6 +11,7 @@ What a push service answers, and what becomes of the delivery and of the device:
 | 401, 403, Apple's 400 `VapidPkHashMismatch` | once more with each other key, newest first | |
 | … one of them is taken | as that one is answered; `Sent` tells the key | used |
 | … none is: 401, Apple's 403 `BadJwtToken` | `Retry(provider_rejected)`: our clock or contact | – |
+| … none is, and its own is missing here | `Retry(internal_error)`: ours to put back | – |
 | … none is: all others | `Failed(device_refused)` | counted |
 | 5xx, 408, 425, none, none in time | `Retry(provider_unavailable)`, obeying `Retry-After` | – |
 | … when the service was known to be ill | `Deferred(provider_unavailable)`, as by the breaker | – |
@@ -172,10 +173,17 @@ class WebPushSender:
         if answer.status >= FIRST_SERVER_ERROR:
             return _unavailable(str(answer.status), place, _wait(answer, now))
         place.answered()
+        if is_foreign_key(answer) and not await self._has_its_key(push):
+            return Retry(Reason.INTERNAL_ERROR, "The VAPID key it subscribed with is missing.")
         outcome = outcome_of(answer, push.target.host, now)
         if isinstance(outcome, Sent) and key.id != _stored_key_id(push):
             return Sent(outcome.provider_id, key.id)
         return outcome
+
+    async def _has_its_key(self, push: _Push) -> bool:
+        """Whether the key that it is known to have subscribed with, if any, can sign."""
+        key_id = _stored_key_id(push)
+        return key_id is None or await self._keyring.get(key_id) is not None
 
     async def _answer(self, push: _Push) -> tuple[Answer, VapidKey]:
         """The answer that counts, and the key it was given to."""

@@ -245,6 +245,22 @@ async def test_an_unknown_key_is_tried_with_the_newest(
     assert [signer(call) for call in service.calls] == ["newest", "older"]
 
 
+@pytest.mark.parametrize("refusal", [Reply(403), Reply(401), Reply(400, REASONS[400])])
+async def test_a_key_that_is_missing_here_is_no_fault_of_the_device(
+    service: Receiver, refusal: Reply
+) -> None:
+    """As when the encryption key is the wrong one: it must not cost the subscriptions."""
+    service.replies = [refusal]
+    missing = Retry(Reason.INTERNAL_ERROR, "The VAPID key it subscribed with is missing.")
+    async with sending() as sender:
+        assert await outcome(sender, to(service, "unreadable")) == missing
+        assert await outcome(sender, to(service, "older")) != missing
+    service.replies = [Reply(410)]
+    async with sending() as sender:
+        gone = await outcome(sender, to(service, "unreadable"))
+    assert gone == Failed(Reason.DEVICE_GONE, "410", GONE)
+
+
 async def test_one_that_is_too_large_is_halved_once(service: Receiver) -> None:
     service.replies = [Reply(413), CREATED]
     claim = to(service, body_html="long " * 2_000)
