@@ -36,9 +36,10 @@ from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.realtime.gateway import Gateway
 from app.security.ack_tokens import AckTokens
+from app.security.address_rules import AddressRules
 from app.security.encryption import Cipher
 from app.security.jwt import TokenVerifier
-from app.security.outbound import AddressRules, Outbound
+from app.security.outbound import Outbound
 from app.serve import serve
 from app.services.action_service import ActionService
 from app.services.batch_service import BatchService

@@ -15,7 +15,8 @@ from app.channels.base import Claim, Outcome, Sent
 from app.channels.web_push import PUSHES_TO_ONE_ORIGIN, WebPushSender
 from app.channels.web_push_payload import payload_of
 from app.pipeline.deliver import utc_now
-from app.security.outbound import AddressRules, Outbound
+from app.security.address_rules import AddressRules
+from app.security.outbound import Outbound
 from app.security.vapid_keys import VapidKey
 from bench.load import HOST
 from bench.report import Result, Row, at_least

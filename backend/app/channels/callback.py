@@ -17,8 +17,9 @@ from app.channels.retry_after import retry_after
 from app.config import Settings
 from app.policy.kinds import Reason
 from app.schemas.base import MAX_NESTING, nesting
+from app.security.address_rules import AddressRefused
 from app.security.encryption import Cipher, DecryptionFailed
-from app.security.outbound import AddressRefused, Answer, Outbound, Unreachable
+from app.security.outbound import Answer, Outbound, Unreachable
 from app.security.webhooks import signed_headers
 
 MAX_RESULT: Final = 16 * 1024  # bytes

@@ -59,7 +59,8 @@ from app.channels.web_push_payload import (
 )
 from app.config import Settings
 from app.policy.kinds import Channel, Reason
-from app.security.outbound import AddressRefused, Answer, Outbound, Target, Unreachable
+from app.security.address_rules import AddressRefused, Target
+from app.security.outbound import Answer, Outbound, Unreachable
 
 log = structlog.get_logger()
 

@@ -8,8 +8,8 @@ from app.errors import NotFound, ValidationFailed
 from app.pipeline.deliver import Clock
 from app.schemas.actions import DISMISS, READ
 from app.schemas.callback import ActionCallback
+from app.security.address_rules import ADDRESS_NOT_ALLOWED, AddressRefused, AddressRules
 from app.security.encryption import Cipher
-from app.security.outbound import ADDRESS_NOT_ALLOWED, AddressRefused, AddressRules
 from app.security.webhooks import new_secret
 
 # The secret that is there stays.

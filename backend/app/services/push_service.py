@@ -35,8 +35,9 @@ from app.schemas.push import (
     Subscription,
     SubscriptionList,
 )
+from app.security.address_rules import ADDRESS_NOT_ALLOWED, AddressRefused
 from app.security.encryption import Cipher
-from app.security.outbound import ADDRESS_NOT_ALLOWED, AddressRefused, Outbound
+from app.security.outbound import Outbound
 
 log = structlog.get_logger()
 

@@ -42,7 +42,8 @@ from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
-from app.security.outbound import AddressRules, Outbound
+from app.security.address_rules import AddressRules
+from app.security.outbound import Outbound
 from app.worker.push import open_push
 
 log = structlog.get_logger()

@@ -14,7 +14,8 @@ from app.pipeline.closings import ClosingSweeper, closing_queue
 from app.pipeline.deliver import Clock
 from app.policy.kinds import DeviceKind
 from app.security.ack_tokens import AckTokens
-from app.security.outbound import AddressRules, Outbound
+from app.security.address_rules import AddressRules
+from app.security.outbound import Outbound
 
 
 @dataclass(frozen=True, slots=True)

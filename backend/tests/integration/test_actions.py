@@ -19,7 +19,8 @@ from sqlalchemy import text
 
 from app.config import Settings
 from app.pipeline.callbacks import CallbackSweeper, callback_queue
-from app.security.outbound import AddressRules, Outbound
+from app.security.address_rules import AddressRules
+from app.security.outbound import Outbound
 from tests.contract.callers import V1, Api, Json, open_api
 from tests.integration.receiver import Call, Receiver, Reply, receiving
 

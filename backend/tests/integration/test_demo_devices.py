@@ -18,7 +18,8 @@ from app.pipeline.keyring import Keyring
 from app.policy.kinds import DeviceKind
 from app.sandbox.server import serving_sandbox
 from app.schemas.push import Subscription
-from app.security.outbound import AddressRules, Outbound
+from app.security.address_rules import AddressRules
+from app.security.outbound import Outbound
 from app.services.demo_service import DEMO_USERS, seed_demo_users, subscribe_demo_devices
 from app.services.push_service import PushService
 from tests.stack import free_ports

@@ -21,7 +21,8 @@ from app.pipeline.keyring import Keyring
 from app.pipeline.tidy import Tidier
 from app.schemas.push import Subscribe
 from app.schemas.user import UpsertUser
-from app.security.outbound import AddressRules, Outbound
+from app.security.address_rules import AddressRules
+from app.security.outbound import Outbound
 from app.security.vapid_keys import VapidKey, encoded, new_key
 from app.services.push_service import PushService
 from app.services.user_service import UserService

@@ -12,15 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app.security.outbound import (
-    CALLS_TO_ONE_ORIGIN,
-    CONNECTIONS,
-    AddressRefused,
-    AddressRules,
-    Outbound,
-    Resolver,
-    Unreachable,
-)
+from app.security.address_rules import AddressRefused, AddressRules
+from app.security.outbound import CALLS_TO_ONE_ORIGIN, CONNECTIONS, Outbound, Resolver, Unreachable
 from tests.integration.receiver import Receiver, Reply, receiving
 from tests.integration.sockets import eventually
 

@@ -21,8 +21,9 @@ from app.errors import EndpointInUse, ValidationFailed
 from app.pipeline.announce import Announcement
 from app.policy.kinds import Channel, Reason
 from app.schemas.push import Subscribe, Subscribed
+from app.security.address_rules import AddressRules
 from app.security.encryption import Cipher
-from app.security.outbound import AddressRules, Outbound
+from app.security.outbound import Outbound
 from app.services.push_service import DEVICES_OF_A_USER, PushService
 from tests.contract.callers import Json, browser
 from tests.integration import test_pipeline, test_push_queue

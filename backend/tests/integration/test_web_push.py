@@ -15,7 +15,8 @@ from app.channels.breaker import FAULTS_ALLOWED, Breakers
 from app.channels.web_push import PUSHES_TO_ONE_ORIGIN, WebPushSender, outcome_of
 from app.config import Settings
 from app.policy.kinds import Reason
-from app.security.outbound import AddressRules, Answer, Outbound, Resolver
+from app.security.address_rules import AddressRules
+from app.security.outbound import Answer, Outbound, Resolver
 from app.security.vapid_keys import VapidKey
 from tests.integration.receiver import Call, Receiver, Reply, receiving
 from tests.integration.sockets import eventually

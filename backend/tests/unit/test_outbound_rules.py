@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config import Settings
-from app.security.outbound import AddressRefused, AddressRules, Target, is_public
+from app.security.address_rules import AddressRefused, AddressRules, Target, is_public
 
 STRICT = AddressRules()
 LOOPBACK = AddressRules(allow_loopback=True)
