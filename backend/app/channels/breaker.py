@@ -178,11 +178,14 @@ class Breakers:
         self._refuse_ill(known)
         if known.full_since is not None and self.clock() - known.full_since >= self.line:
             raise NotNow("It answers nothing.", self._later())
-        try:
-            async with asyncio.timeout(self.line if known.places.locked() else None):
-                await known.places.acquire()
-        except TimeoutError:
-            raise NotNow("It answers slowly.", self._later()) from None
+        if known.places.locked():
+            try:
+                async with asyncio.timeout(self.line):
+                    await known.places.acquire()
+            except TimeoutError:
+                raise NotNow("It answers slowly.", self._later()) from None
+        else:
+            await known.places.acquire()
         try:
             self._refuse_ill(known)  # it may have fallen ill since
         except NotNow:

@@ -47,9 +47,11 @@ def payload_of(claim: Claim, base_url: str, ack_token: str, limit: int = MAX_PLA
         limit: bytes.
     """
     message = _message(claim, base_url, ack_token)
+    whole = orjson.dumps(message)
+    if len(whole) <= limit:
+        return _padded(whole, limit)
     told = message["notification"]
-    if _length(message) > limit:
-        told["data"]["actions"] = []
+    told["data"]["actions"] = []
     if _length({**message, "notification": {**told, "title": "", "body": ""}}) > limit:
         told["navigate"] = _default_address(claim, base_url)
     for field in ("body", "title"):

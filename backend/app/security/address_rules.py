@@ -134,7 +134,7 @@ def is_public(address: IPAddress) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
-@lru_cache(maxsize=256)  # a push asks for its breaker, and again to be sent
+@lru_cache(maxsize=4_096)  # each push asks twice, and most go where others went before
 def _taken_apart(url: str) -> Target:
     if len(url) > MAX_ADDRESS:
         raise AddressRefused(f"must have at most {MAX_ADDRESS} characters")
