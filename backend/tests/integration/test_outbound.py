@@ -4,6 +4,8 @@ import asyncio
 import datetime
 import ssl
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,48 @@ def resolving(*answers: Sequence[str]) -> Resolver:
         return left.pop(0) if len(left) > 1 else left[0]
 
     return resolve
+
+
+@dataclass
+class Keeper:
+    """A server that keeps its connections open, or hangs up instead of answering from `rude` on."""
+
+    port: int = 0
+    rude: int | None = None
+    size: int = 2000
+    calls: int = 0
+    writers: list[asyncio.StreamWriter] = field(default_factory=list[asyncio.StreamWriter])
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                await reader.readexactly(length)
+                self.calls += 1
+                if self.rude is not None and self.calls >= self.rude:
+                    break
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.size)
+                writer.write(b"x" * self.size)
+        writer.close()
+
+    @property
+    def open_connections(self) -> int:
+        return sum(not writer.is_closing() for writer in self.writers)
+
+
+@asynccontextmanager
+async def keeping(*, rude: int | None = None, size: int = 2000) -> AsyncGenerator[Keeper]:
+    keeper = Keeper(rude=rude, size=size)
+    server = await asyncio.start_server(keeper.serve, "127.0.0.1", 0)
+    keeper.port = server.sockets[0].getsockname()[1]
+    try:
+        yield keeper
+    finally:
+        server.close()
+        for writer in keeper.writers:
+            writer.close()
 
 
 @pytest.fixture
@@ -183,6 +227,102 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(receiver: Rece
     async with Outbound(OPEN, resolve=resolve) as outbound:
         answer = await outbound.post(receiver.url("localhost"), b"", {}, seconds=PATIENCE)
     assert answer.status == 200
+
+
+async def test_a_connection_is_used_again() -> None:
+    async with keeping() as keeper, Outbound(OPEN) as outbound:
+        for _ in range(5):
+            url = f"http://127.0.0.1:{keeper.port}/"
+            assert (await outbound.post(url, b"body", {}, seconds=PATIENCE)).status == 200
+        assert (keeper.calls, len(keeper.writers)) == (5, 1)
+
+
+async def test_an_idle_connection_that_was_closed_is_replaced() -> None:
+    async with keeping() as keeper, Outbound(OPEN) as outbound:
+        url = f"http://127.0.0.1:{keeper.port}/"
+        await outbound.post(url, b"body", {}, seconds=PATIENCE)
+        keeper.writers[0].close()
+        await keeper.writers[0].wait_closed()
+        await asyncio.sleep(0.1)  # it is the other end that has to notice
+        assert (await outbound.post(url, b"body", {}, seconds=PATIENCE)).status == 200
+        assert (keeper.calls, len(keeper.writers)) == (2, 2)
+
+
+@pytest.mark.parametrize("rude", [1, 2], ids=["a new connection", "a used one"])
+async def test_what_may_have_arrived_is_not_sent_again(rude: int) -> None:
+    async with keeping(rude=rude) as keeper, Outbound(OPEN) as outbound:
+        url = f"http://127.0.0.1:{keeper.port}/"
+        for _ in range(rude - 1):
+            await outbound.post(url, b"body", {}, seconds=PATIENCE)
+        with pytest.raises(Unreachable):
+            await outbound.post(url, b"body", {}, seconds=PATIENCE)
+        assert (keeper.calls, len(keeper.writers)) == (rude, 1)
+
+
+async def test_a_connection_with_more_to_read_is_closed() -> None:
+    async with keeping(size=5_000_000) as keeper, Outbound(OPEN) as outbound:
+        url = f"http://127.0.0.1:{keeper.port}/"
+        answer = await outbound.post(url, b"body", {}, seconds=PATIENCE)
+        assert (answer.status, answer.body) == (200, None)
+        await eventually(lambda: keeper.open_connections == 0)
+
+
+async def test_idle_connections_are_few_however_many_origins_were_called() -> None:
+    async with AsyncExitStack() as stack:
+        outbound = await stack.enter_async_context(Outbound(OPEN, connections=3))
+        keepers = [await stack.enter_async_context(keeping()) for _ in range(8)]
+        for keeper in keepers:
+            url = f"http://127.0.0.1:{keeper.port}/"
+            assert (await outbound.post(url, b"body", {}, seconds=PATIENCE)).status == 200
+        await eventually(lambda: sum(keeper.open_connections for keeper in keepers) == 3)
+
+
+@pytest.mark.parametrize(
+    ("connections", "to_one_origin"), [(10, 1), (1, 10)], ids=["of its origin", "of all"]
+)
+async def test_waiting_for_a_place_takes_of_the_time_too(
+    receiver: Receiver, connections: int, to_one_origin: int
+) -> None:
+    receiver.replies = [Reply(hangs=True)]
+    async with Outbound(
+        OPEN, connections=connections, calls_to_one_origin=to_one_origin
+    ) as outbound:
+        hanging = asyncio.create_task(outbound.post(receiver.url(), b"", {}, seconds=PATIENCE))
+        await receiver.until(1)
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(Unreachable, match="in time"):
+                await outbound.post(receiver.url(), b"", {}, seconds=0.1)
+        hanging.cancel()
+        await asyncio.gather(hanging, return_exceptions=True)
+    assert len(receiver.calls) == 1
+
+
+async def test_a_resolver_that_hangs_is_given_up() -> None:
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return []
+
+    async with Outbound(AddressRules(), resolve=resolve) as outbound, asyncio.timeout(PATIENCE):
+        with pytest.raises(Unreachable, match="in time"):
+            await outbound.post("https://hooks.example.com/", b"", {}, seconds=0.1)
+        await outbound.judge("https://hooks.example.com/", seconds=0.1)
+
+
+async def test_no_header_ends_early(receiver: Receiver) -> None:
+    async with Outbound(OPEN) as outbound:
+        with pytest.raises(ValueError, match="control character"):
+            await outbound.post(receiver.url(), b"", {"X-A": "1\r\nX-B: 2"}, seconds=PATIENCE)
+    assert receiver.calls == []
+
+
+async def test_what_is_said_of_us_and_asked_for(receiver: Receiver) -> None:
+    async with Outbound(OPEN) as outbound:
+        await outbound.post(receiver.url(), b"", {}, seconds=PATIENCE)
+        receiver.replies = [Reply(200, b"not gzip", {"Content-Encoding": "gzip"})]
+        answer = await outbound.post(receiver.url(), b"", {}, seconds=PATIENCE)
+    assert receiver.calls[0].headers["user-agent"] == "notify"
+    assert receiver.calls[0].headers["accept-encoding"] == "identity"
+    assert answer.body == b"not gzip"
 
 
 def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
