@@ -30,17 +30,21 @@ from app.load_settings import embedded_passwords, load_settings
 from faults.proxy import Proxy
 from tests.stack import NOTIFY, Stack, free_ports, running_stack
 
-# Short leases, so that what a killed worker held is due again within the trial; no limit of a
-# user or of the queue, which would hold back what is counted.
+# No limit of a user or of the queue, which would hold back what is counted; the sandbox's push
+# service under a second name is another one's origin.
+UNLIMITED = {
+    "RATE_LIMIT_PUSH_PER_HOUR": "1000000",
+    "RATE_LIMIT_IN_APP_PER_HOUR": "1000000",
+    "RATE_LIMIT_EMAIL_PER_DAY": "1000000",
+    "NOTIFICATION_QUEUE_SIZE": "1000000",
+    "PUSH_ALLOW_PRIVATE_ENDPOINTS": "true",
+}
+# Short leases, so that what a killed worker held is due again within the trial.
 QUICK = {
     "DELIVERY_LEASE_SECONDS": "4",
     "PROVIDER_TIMEOUT_SECONDS": "2",
     "RETRY_CAP_SECONDS": "2",
     "DELIVERY_MAX_ATTEMPTS": "40",
-    "RATE_LIMIT_PUSH_PER_HOUR": "1000000",
-    "RATE_LIMIT_IN_APP_PER_HOUR": "1000000",
-    "RATE_LIMIT_EMAIL_PER_DAY": "1000000",
-    "NOTIFICATION_QUEUE_SIZE": "1000000",
 }
 READY_SECONDS = 60
 PARTS = ("notify api", "notify gateway", "notify worker", "notify scheduler", "notify sandbox")
@@ -61,18 +65,21 @@ class Bed:
         wired: proxies stand between the program and its servers, which nobody restarts.
         without_redis: nothing ever listens where `REDIS_URL` points.
         disk_mib: the data directory is on a file system of this size; 0: on the machine's own.
+        unhurried: timeouts, leases and attempts are the program's own, not `QUICK`.
     """
 
     name: str
     wired: bool = False
     without_redis: bool = False
     disk_mib: int = 0
+    unhurried: bool = False
 
 
 WHOLE = Bed("whole")
 WIRED = Bed("wired", wired=True)
 UNWIRED = Bed("without Redis", without_redis=True)
 SMALL_DISK = Bed("small disk", disk_mib=320)
+UNHURRIED = Bed("unhurried", unhurried=True)
 
 
 class Lab:
@@ -90,7 +97,7 @@ class Lab:
         self._log_dir = log_dir
         self._ports = free_ports(3)
         self._running = AsyncExitStack()
-        self._environment: dict[str, str] = dict(QUICK)
+        self._environment = UNLIMITED | ({} if bed.unhurried else QUICK)
         self._stack: Stack | None = None
         self.front = Proxy(self._ports[0])
         self.provider = Proxy(self._ports[2])
@@ -174,9 +181,14 @@ class Lab:
         await self.stack.sandbox.delete("/faults")
 
     async def fail_provider(self, *rules: Mapping[str, object]) -> None:
-        """Let the provider fail as the sandbox's rules say."""
+        """Let the mail provider, or the one a rule names, fail as the sandbox's rules say."""
         told = [{"provider": "resend", **rule} for rule in rules]
         (await self.stack.sandbox.put("/faults", json=told)).raise_for_status()
+
+    async def hits(self) -> list[int]:
+        """How many requests each of the provider's rules has hit."""
+        answer = (await self.stack.sandbox.get("/faults")).raise_for_status()
+        return [rule["hits"] for rule in answer.json()["items"]]
 
     async def requests(self) -> dict[str, tuple[int, int]]:
         """Requests and mails of each idempotency key that the provider has seen."""

@@ -22,6 +22,7 @@ class Report:
         unanswered: calls whose connection broke.
         problems: promises that were broken; none is `ok`.
         skipped: why it could not be tried here.
+        notes: what else was measured, each a line.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Report:
     unanswered: int = 0
     problems: Sequence[str] = ()
     skipped: str | None = None
+    notes: Sequence[str] = ()
 
     @property
     def is_ok(self) -> bool:
@@ -79,5 +81,6 @@ def lines(report: Report) -> str:
         more.append(f"{report.seconds:.0f} s")
     if more:
         told.append(f"  {', '.join(more)}")
+    told += [f"  {note}" for note in report.notes]
     told += [f"  ! {problem}" for problem in report.problems]
     return "\n".join(told)

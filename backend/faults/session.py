@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,7 @@ class Session:
         self.user_id = user_id
         self.mirror = Mirror()
         self.shown: Counter[UUID] = Counter()
+        self.shown_at: dict[UUID, datetime] = {}
         self.connections = 0
         self._url = f"ws://127.0.0.1:{port}{PATH}?token={token}"
         self._ready = asyncio.Event()
@@ -71,7 +73,9 @@ class Session:
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "notification" and message["data"]["id"] not in self.mirror.items:
-            self.shown[UUID(message["data"]["id"])] += 1
+            item = UUID(message["data"]["id"])
+            self.shown[item] += 1
+            self.shown_at.setdefault(item, datetime.now(UTC))
         self.mirror.take(message)
         if kind == "sync_complete":
             self.connections += 1

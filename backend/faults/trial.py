@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -37,7 +37,10 @@ class Trial:
 
     Args:
         random: seeded by the run's seed and the scenario's name.
+        seconds: how long the fault lasts, where that may be chosen; None: as long as usual.
         degraded: whether the API is expected to say so once the fault is over.
+        sessions: stay connected all the time.
+        notes: what the scenario measured, for the report.
     """
 
     lab: Lab
@@ -45,7 +48,10 @@ class Trial:
     users: Sequence[UUID]
     caller: Caller
     reader: Reader
+    seconds: float | None = None
     degraded: bool = False
+    sessions: Sequence[Session] = ()
+    notes: list[str] = field(default_factory=list[str])
 
     async def arrived(self, number: int) -> None:
         """Wait until the provider has seen so many deliveries of these users."""
@@ -85,6 +91,7 @@ class Scenario:
         strike: creates notifications while it makes the fault happen, and takes it away.
         may_die: reasons that deliveries may end with, beside being sent.
         may_log: errors that the program is expected to log.
+        longest: seconds it may take, beside those chosen for the fault.
     """
 
     name: str
@@ -93,10 +100,15 @@ class Scenario:
     bed: Bed = WHOLE
     may_die: frozenset[str] = frozenset()
     may_log: frozenset[str] = frozenset()
+    longest: float = LONGEST_SECONDS
 
 
-async def conduct(scenario: Scenario, lab: Lab, seed: int) -> Report:
-    """Try a scenario, let the installation settle, and judge."""
+async def conduct(scenario: Scenario, lab: Lab, seed: int, seconds: float | None = None) -> Report:
+    """Try a scenario, let the installation settle, and judge.
+
+    Args:
+        seconds: how long the fault lasts, where that may be chosen.
+    """
     started = time.monotonic()
     logged = len(lab.log())
     async with AsyncExitStack() as stack:
@@ -111,9 +123,10 @@ async def conduct(scenario: Scenario, lab: Lab, seed: int) -> Report:
         ]
         for session in sessions:
             await stack.enter_async_context(session.listening())
+        trial.seconds, trial.sessions = seconds, sessions
         problems: list[str] = []
         try:
-            async with asyncio.timeout(LONGEST_SECONDS):
+            async with asyncio.timeout(scenario.longest + (seconds or 0)):
                 await scenario.strike(trial)
         except CannotTry:
             raise
@@ -237,6 +250,7 @@ async def _judged(
         refused=ledger.refused.total(),
         unanswered=ledger.unanswered,
         problems=tuple(problems),
+        notes=trial.notes,
     )
 
 
