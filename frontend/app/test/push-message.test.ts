@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { readPush, targetOf } from "../worker/message.ts";
+import { bodyOf, keptIn, readPush, targetOf } from "../worker/message.ts";
 
 const SITE = "https://notify.example.com";
 
@@ -29,7 +29,9 @@ const BODY = {
   },
 };
 
-const read = (body: object, buttons = 2) => readPush(JSON.stringify(body), SITE, buttons);
+const readText = (text: string, site = SITE, buttons = 2) =>
+  readPush(bodyOf({ data: { text: () => text } }), site, buttons);
+const read = (body: object, buttons = 2) => readText(JSON.stringify(body), SITE, buttons);
 const withFields = (fields: object) => ({
   ...BODY,
   notification: { ...BODY.notification, ...fields },
@@ -61,6 +63,28 @@ test("a push is shown as it says", () => {
   });
 });
 
+test("a browser that has read the push itself brings no bytes, and the same is shown", () => {
+  // As a Notification has them: not its own, but its class's.
+  const notification = Object.create(BODY.notification) as object;
+  const pushed = bodyOf({ data: null, notification, appBadge: 3 });
+  expect(readPush(pushed, SITE, 2)).toEqual(read(BODY));
+  expect(
+    readPush(bodyOf({ data: null, notification, appBadge: null }), SITE, 2),
+  ).not.toHaveProperty("badge");
+});
+
+test("a push without anything is shown all the same", () => {
+  expect(readPush(bodyOf({ data: null }), SITE, 2).title).toBe("New notification");
+});
+
+test.each([null, undefined, "text", {}])(
+  "a notification that keeps %j, as the browser's own do, leads to the page",
+  (data) => {
+    expect(targetOf(keptIn(data), "", SITE)).toBe(`${SITE}/`);
+    expect(targetOf(keptIn(data), "0", SITE)).toBe(`${SITE}/`);
+  },
+);
+
 test("as many buttons as the browser shows", () => {
   expect(read(BODY, 0).options.actions).toEqual([]);
   expect(read(BODY, 3).options.actions).toHaveLength(3);
@@ -81,7 +105,7 @@ test.each([
   '{"notification": {"title": ""}}',
   '{"notification": {"title": 7, "data": {"ack_token": "token"}}}',
 ])("%s is shown all the same, since browsers forbid to show nothing", (text) => {
-  const { title, options } = readPush(text, SITE, 2);
+  const { title, options } = readText(text);
   expect([title, options.tag, options.data]).toEqual([
     "New notification",
     undefined,
@@ -119,7 +143,7 @@ test.each([
 test("http leads to this site where this site is http", () => {
   const local = "http://127.0.0.1:8000";
   const text = JSON.stringify(withFields({ navigate: `${local}/docs` }));
-  expect(targetOf(readPush(text, local, 2).options.data, "", local)).toBe(`${local}/docs`);
+  expect(targetOf(readText(text, local).options.data, "", local)).toBe(`${local}/docs`);
 });
 
 test.each([
@@ -139,5 +163,5 @@ test("a button never leads where a link may not", () => {
 });
 
 test("what cannot be read leads to the page", () => {
-  expect(targetOf(readPush("", SITE, 2).options.data, "", SITE)).toBe(`${SITE}/`);
+  expect(targetOf(readText("").options.data, "", SITE)).toBe(`${SITE}/`);
 });

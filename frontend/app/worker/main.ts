@@ -4,7 +4,7 @@
  */
 
 import type { WorkerMessage } from "@notify/client/worker-message";
-import { type Kept, readPush, targetOf } from "./message.ts";
+import { bodyOf, type Kept, keptIn, type PushData, readPush, targetOf } from "./message.ts";
 
 declare const self: ServiceWorkerGlobalScope;
 
@@ -12,7 +12,8 @@ type Receipt = "delivered" | "clicked" | "closed";
 
 const ACK = "/api/v1/notifications/push/ack";
 const RETRY_MS = 2_000;
-/** A page that is there answers sooner. */
+const REPORT_MS = 10_000;
+/** A page that is there answers sooner; some browsers open no page later than a second. */
 const ANSWER_MS = 500;
 
 const site = self.location.origin;
@@ -22,7 +23,7 @@ self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim(
 
 self.addEventListener("push", (event) => {
   const { maxActions = 0 } = Notification as { maxActions?: number };
-  const { title, options, badge } = readPush(event.data?.text() ?? "", site, maxActions);
+  const { title, options, badge } = readPush(bodyOf(event as PushData), site, maxActions);
   const shown = self.registration
     .showNotification(title, options)
     .then(() => acknowledge(options.data, "delivered"));
@@ -31,13 +32,13 @@ self.addEventListener("push", (event) => {
 
 self.addEventListener("notificationclick", (event) => {
   const { notification, action } = event;
-  const kept = notification.data as Kept;
+  const kept = keptIn(notification.data);
   notification.close();
   event.waitUntil(Promise.all([open(kept, action), acknowledge(kept, "clicked")]));
 });
 
 self.addEventListener("notificationclose", (event) => {
-  event.waitUntil(acknowledge(event.notification.data as Kept, "closed"));
+  event.waitUntil(acknowledge(keptIn(event.notification.data), "closed"));
 });
 
 self.addEventListener("pushsubscriptionchange", (event) => {
@@ -49,25 +50,36 @@ interface SubscriptionChange extends ExtendableEvent {
   readonly newSubscription?: PushSubscription | null;
 }
 
-/** Lets a page that is open take the click, or opens one. */
+/** Lets a page that is open take the click, or opens one, as for what leads elsewhere. */
 async function open(kept: Kept, button: string): Promise<void> {
   const url = targetOf(kept, button, site);
-  const page = kept.id === undefined ? undefined : await pageTaking(kept.id, url);
+  const isHere = new URL(url).origin === site;
+  const page = isHere && kept.id !== undefined ? await pageTaking(kept.id, url) : undefined;
   // The page has gone there already, so it does no harm when the browser does not focus it.
   if (page) await page.focus().catch(() => undefined);
   else await self.clients.openWindow(url);
 }
 
-/** Asks the open pages, the last one used first, until one takes it. */
+/**
+ * Asks the open pages, and lets one of those that offer to take it: the last one used.
+ *
+ * One that only answers later, as when it was frozen, is not let, and does nothing.
+ */
 async function pageTaking(id: string, url: string): Promise<WindowClient | undefined> {
-  for (const page of await pages()) {
+  const isOver = new Promise<void>((resolve) => setTimeout(resolve, ANSWER_MS));
+  const asked = (await pages()).map((page) => {
     const { port1, port2 } = new MessageChannel();
-    const answered = new Promise<boolean>((resolve) => {
-      port1.onmessage = () => resolve(true);
-      setTimeout(() => resolve(false), ANSWER_MS);
+    const offered = new Promise<() => void>((resolve) => {
+      port1.onmessage = () => resolve(() => port1.postMessage("take"));
     });
     page.postMessage({ type: "notify.open", id, url } satisfies WorkerMessage, [port2]);
-    if (await answered) return page;
+    return { page, offered };
+  });
+  for (const { page, offered } of asked) {
+    const take = await Promise.race([offered, isOver]);
+    if (!take) continue;
+    take();
+    return page;
   }
   return undefined;
 }
@@ -99,14 +111,17 @@ async function setBadge(count: number | undefined): Promise<void> {
 /** Reports what became of a push; not to be waited for by what the user sees. */
 async function acknowledge({ ackToken }: Kept, event: Receipt): Promise<void> {
   if (ackToken === undefined) return;
-  const report = () =>
-    fetch(ACK, {
+  const report = async () => {
+    const { status } = await fetch(ACK, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ ack_token: ackToken, event }),
       credentials: "omit",
       keepalive: true,
+      signal: AbortSignal.timeout(REPORT_MS),
     });
+    if (status >= 500) throw new Error(`The server answered with status ${status}.`);
+  };
   await report()
     .catch(() => new Promise((resolve) => setTimeout(resolve, RETRY_MS)).then(report))
     // Without a network nobody can be told, and nobody here could do anything about it.

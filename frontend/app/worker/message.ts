@@ -29,6 +29,13 @@ export interface PushMessage {
 
 type Fields = Record<string, unknown>;
 
+/** What a push event brings: bytes, or, where the browser knows the shape, what they describe. */
+export interface PushData {
+  readonly data: { text(): string } | null;
+  readonly notification?: object | null;
+  readonly appBadge?: number | null;
+}
+
 const MAX_TITLE = 300;
 const MAX_BODY = 4_000;
 const ICONS = { icon: "/assets/icon-192.png", badge: "/assets/badge-96.png" };
@@ -39,14 +46,20 @@ const UNREADABLE: PushMessage = {
   options: { body: "Open Notify to see it.", data: { buttons: [] }, ...ICONS },
 };
 
+/** The body of a push: Safari has read a declarative one, and brings no bytes then. */
+export const bodyOf = ({ data, notification, appBadge }: PushData): Fields =>
+  notification ? { notification, app_badge: appBadge } : parsed(data?.text() ?? "");
+
+/** What a shown notification keeps, though the browser may have shown it by itself. */
+export const keptIn = (data: unknown): Kept => ({ buttons: [], ...fieldsOf(data) });
+
 /**
- * Reads the decrypted body of a push.
+ * Says what to show of the decrypted body of a push.
  *
  * @param site origin of this worker.
  * @param maxButtons how many buttons the browser shows.
  */
-export function readPush(text: string, site: string, maxButtons: number): PushMessage {
-  const body = parsed(text);
+export function readPush(body: Fields, site: string, maxButtons: number): PushMessage {
   const shown = fieldsOf(body["notification"]);
   const { title, tag, lang, silent } = shown;
   if (typeof title !== "string" || title === "") return UNREADABLE;

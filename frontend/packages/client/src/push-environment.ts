@@ -28,8 +28,8 @@ export interface Registration {
   getNotifications(filter?: { tag: string }): Promise<readonly ShownPush[]>;
 }
 
-/** What the service worker tells, and how to answer. */
-export type WorkerListener = (message: unknown, answer: (text: string) => void) => void;
+/** What the service worker tells, and how to offer to act on it; `take` is called if chosen. */
+export type WorkerListener = (message: unknown, offer: (take: () => void) => void) => void;
 
 export interface PushEnvironment {
   /** `needs-install`: iOS, which gives push to what is on the home screen alone. */
@@ -90,8 +90,12 @@ export function browserPushEnvironment(worker = "/sw.js"): PushEnvironment {
     },
     registration: async () => (await workers().getRegistration(worker)) as Registration | undefined,
     onWorkerMessage(listener) {
-      const heard = ({ data, ports }: MessageEvent) =>
-        listener(data, (text) => ports[0]?.postMessage(text));
+      const heard = ({ data, ports: [port] }: MessageEvent) =>
+        listener(data, (take) => {
+          if (!port) return;
+          port.onmessage = take;
+          port.postMessage("offer");
+        });
       workers().addEventListener("message", heard);
       workers().startMessages();
       return () => workers().removeEventListener("message", heard);

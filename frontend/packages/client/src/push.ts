@@ -3,8 +3,9 @@
  *
  * A note in the browser says for whom push is on and as what the server knows the subscription. The
  * note is the user's wish; the subscription itself may end or be replaced under it, by the browser
- * or because the server's key is another, and each visit puts that right. One browser has one
- * subscription, so it is on for one user at a time.
+ * or because the server's key is another, and each visit puts that right. Only where the very
+ * subscription that was noted is unknown to the server has somebody ended it there, and it stays
+ * ended. One browser has one subscription, so it is on for one user at a time.
  */
 
 import { ApiError, type BrowserSubscription, type PushDevice } from "./api.ts";
@@ -37,6 +38,8 @@ export interface PushState {
   readonly status: PushStatus;
   /** Of this browser while push is on. */
   readonly deviceId: string | undefined;
+  /** Found by this visit: it was on, and has been turned off for this browser elsewhere. */
+  readonly wasRevoked: boolean;
   /** Why this visit could not make sure that push works; it is tried again. */
   readonly error: ApiError | null;
 }
@@ -62,7 +65,7 @@ export interface Push {
   revoke(id: string): Promise<void>;
   /** Sends a notification to that device alone; answers its id. */
   sendTest(id: string): Promise<string>;
-  /** Calls `listener` when a push is clicked, in one page. Without a listener a page is opened. */
+  /** Calls `listener` when a push is clicked, in one page alone. Without a listener a page is opened. */
   onOpen(listener: (push: OpenedPush) => void): () => void;
 }
 
@@ -76,7 +79,12 @@ interface Note {
 }
 
 const LOCK = "notify:push";
-const INITIAL: PushState = { status: "checking", deviceId: undefined, error: null };
+const INITIAL: PushState = {
+  status: "checking",
+  deviceId: undefined,
+  wasRevoked: false,
+  error: null,
+};
 
 class BrowserPush implements Push {
   readonly #client: Notifications;
@@ -86,6 +94,8 @@ class BrowserPush implements Push {
   #state = INITIAL;
   #stops: readonly (() => void)[] = [];
   #looks = 0;
+  /** Counts what the user has asked for; the last counts. */
+  #wishes = 0;
 
   constructor({ client, environment }: PushOptions) {
     this.#client = client;
@@ -116,7 +126,7 @@ class BrowserPush implements Push {
         environment.onPermission(visit),
         environment.onNote(() => void this.#look()),
         environment.onWake(() => this.#state.error && visit()),
-        environment.onWorkerMessage((message, answer) => this.#heard(message, answer)),
+        environment.onWorkerMessage((message, offer) => this.#heard(message, offer)),
         this.#client.onMessage((message) => void this.#tidy(message), { oncePerBrowser: true }),
       ];
     }
@@ -130,31 +140,36 @@ class BrowserPush implements Push {
 
   async enable(): Promise<void> {
     if (this.#environment.support() !== "full") return;
+    const wish = ++this.#wishes;
     // First of all, since browsers ask only in answer to a click.
     const permission = await this.#environment.askPermission();
     try {
-      if (permission === "granted") await this.#alone(() => this.#connect());
+      // Who signs out while the browser asks does not want it any more.
+      if (permission === "granted" && wish === this.#wishes)
+        await this.#alone(() => this.#connect());
     } finally {
       await this.#look();
     }
   }
 
   async disable(): Promise<void> {
+    this.#wishes += 1;
     try {
       await this.#alone(async () => {
         const note = await this.#note();
-        if (!note) return;
-        const subscription = await this.#subscription();
-        await subscription?.unsubscribe();
-        this.#environment.setNote(null);
-        await this.#forget(note.id);
+        if (note) await Promise.all([this.#end(), this.#forget(note.id)]);
       });
     } finally {
       await this.#look();
     }
   }
 
-  devices = (): Promise<PushDevice[]> => this.#client.api.pushDevices();
+  async devices(): Promise<PushDevice[]> {
+    const devices = await this.#client.api.pushDevices();
+    const { deviceId } = this.#state;
+    if (deviceId && !devices.some(({ id }) => id === deviceId)) void this.#visit();
+    return devices;
+  }
 
   async revoke(id: string): Promise<void> {
     const note = await this.#note();
@@ -176,27 +191,25 @@ class BrowserPush implements Push {
   }
 
   async #keep(): Promise<void> {
-    // Another tab may have turned it off, or put it right, while this one waited.
-    const note = await this.#note();
-    if (!note) return;
     const { api } = this.#client;
     const [{ public_key }, devices, subscription] = await Promise.all([
       api.vapidKey(),
       api.pushDevices(),
       this.#subscription(),
     ]);
-    const isCurrent = subscription && isMadeWith(subscription, public_key);
-    const own = devices.find(
-      ({ endpoint, is_active }) => is_active && endpoint === subscription?.endpoint,
-    );
-    if (!isCurrent || !own) {
-      await this.#connect();
-      return;
-    }
-    await this.#register();
-    // What another tab has noted just now may not have come to this one.
-    if (own.id !== note.id)
-      this.#keepNote({ ...note, id: own.id, endpoint: subscription.endpoint });
+    // Another tab may have turned it off, or put it right, while this one waited.
+    const note = await this.#note();
+    if (!note) return;
+    const own = devices.find(({ endpoint }) => endpoint === subscription?.endpoint);
+    if (!own && subscription?.endpoint === note.endpoint) {
+      this.#state = { ...this.#state, wasRevoked: true };
+      await this.#end();
+    } else if (own?.is_active && subscription && isMadeWith(subscription, public_key)) {
+      await this.#register();
+      // What another tab has noted just now may not have come to this one.
+      if (own.id !== note.id)
+        this.#keepNote({ ...note, id: own.id, endpoint: subscription.endpoint });
+    } else await this.#connect();
   }
 
   /** Subscribes by the server's newest key, and tells the server. */
@@ -216,6 +229,23 @@ class BrowserPush implements Push {
       ...(note && note.endpoint !== subscription.endpoint && { replaces: note.id }),
     });
     this.#keepNote({ user, id, endpoint: subscription.endpoint });
+    this.#state = { ...this.#state, wasRevoked: false };
+  }
+
+  /** Ends it in the browser, with all that is shown: the next to look may be somebody else. */
+  async #end(): Promise<void> {
+    try {
+      const registration = await this.#environment.registration();
+      const subscription = await registration?.pushManager.getSubscription();
+      const ended = subscription?.unsubscribe();
+      // At once, or a page that is closed meanwhile would leave it to be subscribed anew.
+      this.#environment.setNote(null);
+      this.#environment.setBadge(0);
+      for (const shown of (await registration?.getNotifications()) ?? []) shown.close();
+      await ended;
+    } catch (cause) {
+      throw refused("push_service", "The browser could not end push.", cause);
+    }
   }
 
   #keepNote(note: Note): void {
@@ -240,7 +270,7 @@ class BrowserPush implements Push {
 
   /** The note, if push is on for this user. */
   async #note(): Promise<Note | undefined> {
-    const note = JSON.parse(this.#environment.note() ?? "null") as Note | null;
+    const note = noteIn(this.#environment.note());
     if (!note) return undefined;
     return note.user === (await this.#client.api.user()) ? note : undefined;
   }
@@ -286,21 +316,22 @@ class BrowserPush implements Push {
     });
   }
 
-  #heard(message: unknown, answer: (text: string) => void): void {
+  #heard(message: unknown, offer: (take: () => void) => void): void {
     const told = message as WorkerMessage | null;
     if (told?.type === "notify.changed") void this.#visit();
-    if (told?.type !== "notify.open" || this.#state.status !== "on") return;
-    for (const listener of [...this.#openers]) listener({ id: told.id, url: told.url });
-    if (this.#openers.size > 0) answer("opened");
+    if (told?.type !== "notify.open" || this.#state.status !== "on" || !this.#openers.size) return;
+    offer(() => {
+      for (const listener of [...this.#openers]) listener({ id: told.id, url: told.url });
+    });
   }
 
   /** Closes what is shown of notifications that the server tells to be read or deleted. */
   async #tidy(message: ServerMessage): Promise<void> {
-    const id = closedBy(message);
-    if (id === undefined || !(await this.#note())) return;
+    if (!(await this.#note())) return;
     const registration = await this.#environment.registration();
     if (!registration) return;
     this.#environment.setBadge(this.#client.getState().unreadCount);
+    const id = closedBy(message);
     if (id) for (const shown of await registration.getNotifications({ tag: id })) shown.close();
     // Which ones a read-all covers, or what happened while no page was open, is looked up.
     if (id === null) await this.#closeRead(await registration.getNotifications());
@@ -317,12 +348,20 @@ class BrowserPush implements Push {
 
   async #isOver(wanted: string): Promise<boolean> {
     const { api, getState } = this.#client;
-    const held = getState().items.find(({ id }) => id === wanted);
-    if (held) return held.read_at !== null;
+    // What is held as unread may be of before, when the client starts anew.
+    if (getState().items.find(({ id }) => id === wanted)?.read_at) return true;
     return api.get(wanted).then(
       ({ read_at }) => read_at !== null,
       (error: unknown) => error instanceof ApiError && error.status === 404,
     );
+  }
+}
+
+function noteIn(text: string | null): Note | null {
+  try {
+    return JSON.parse(text ?? "null") as Note | null;
+  } catch {
+    return null;
   }
 }
 

@@ -8,7 +8,7 @@ export interface OpenedPush {
   url: string;
 }
 
-/** To a page: of `open`, the first that answers anything takes it. */
+/** To a page: one that would take `open` answers anything, and does if it is answered in turn. */
 export type WorkerMessage =
   | ({ type: "notify.open" } & OpenedPush)
   /** The browser has put another subscription in the place of the last. */

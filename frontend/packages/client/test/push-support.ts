@@ -81,6 +81,8 @@ export class PushBrowser {
   subscription: Subscription | null = null;
   subscribed = 0;
   isPushServiceAway = false;
+  /** What is waited for before the user answers. */
+  thinking: Promise<void> | undefined;
   note: string | null = null;
   badge: number | undefined;
   /** Ids of the notifications that are shown. */
@@ -143,6 +145,7 @@ export class PushTab implements PushEnvironment {
 
   async askPermission(): Promise<NotificationPermission> {
     this.#browser.asked += 1;
+    await this.#browser.thinking;
     this.#browser.permission = this.#browser.answer;
     return this.#browser.permission;
   }
@@ -166,11 +169,11 @@ export class PushTab implements PushEnvironment {
   onNote = (listener: () => void) => added(this.noteListeners, listener);
   onWorkerMessage = (listener: WorkerListener) => added(this.workerListeners, listener);
 
-  /** What this tab answers to the worker. */
-  hears(message: unknown): string[] {
-    const answers: string[] = [];
-    for (const listener of this.workerListeners) listener(message, (text) => answers.push(text));
-    return answers;
+  /** What this tab would do at a message of the worker, if that lets it. */
+  hears(message: unknown): (() => void)[] {
+    const offers: (() => void)[] = [];
+    for (const listener of this.workerListeners) listener(message, (take) => offers.push(take));
+    return offers;
   }
 
   get #registration(): Registration {

@@ -59,6 +59,8 @@ const close = ({ push, client }: Tab) => {
   push.stop();
   client.stop();
 };
+/** What a tab tells where push is on. */
+const on = (deviceId: string) => ({ status: "on", deviceId, wasRevoked: false, error: null });
 const status = ({ push }: Tab) => push.getState().status;
 const pushRequests = ({ world }: Tab) => world.requests.filter(({ url }) => url.includes("/push/"));
 
@@ -99,7 +101,7 @@ describe("turning on", () => {
         key_id: "key-1",
       },
     ]);
-    expect(tab.push.getState()).toEqual({ status: "on", deviceId: "device-1", error: null });
+    expect(tab.push.getState()).toEqual(on("device-1"));
     const key = pushes.subscription?.options.applicationServerKey ?? new ArrayBuffer();
     expect(Buffer.from(key).toString("base64url")).toBe(KEYS[0]?.public_key);
   });
@@ -165,14 +167,68 @@ describe("each visit", () => {
     expect(tab.push.getState()).toMatchObject({ status: "on", deviceId: "device-2" });
   });
 
-  test("tells the server again when it does not know the subscription", async () => {
+  test.each([KEYS[0], KEYS[1]])(
+    "ends it where it was removed elsewhere, by key %j",
+    async (key) => {
+      close(await openOn());
+      server.devices = [];
+      server.key = key;
+      pushes.shown = new Set(["n1"]);
+      const tab = await open();
+      expect(tab.push.getState()).toEqual({
+        status: "off",
+        deviceId: undefined,
+        wasRevoked: true,
+        error: null,
+      });
+      expect([pushes.subscription, pushes.note, pushes.shown.size]).toEqual([null, null, 0]);
+      expect([server.posted.length, server.deleted]).toEqual([1, []]);
+      close(tab);
+      const again = await open();
+      expect(again.push.getState()).toMatchObject({ status: "off", wasRevoked: false });
+      expect(server.posted).toHaveLength(1);
+    },
+  );
+
+  test("ends it once, though two tabs begin at the same time", async () => {
+    close(await openOn());
+    server.devices = [];
+    const tabs = [begin(), begin()];
+    await settled();
+    expect(tabs.map(status)).toEqual(["off", "off"]);
+    expect([server.posted.length, pushes.subscribed, pushes.subscription]).toEqual([1, 1, null]);
+  });
+
+  test("takes back that it was removed elsewhere once it is on again", async () => {
     close(await openOn());
     server.devices = [];
     const tab = await open();
-    expect(server.posted).toHaveLength(2);
+    await tab.push.enable();
+    expect(tab.push.getState()).toEqual(on("device-2"));
     expect(server.posted[1]).not.toHaveProperty("replaces");
-    expect(pushes.subscribed).toBe(1);
-    expect(tab.push.getState()).toMatchObject({ status: "on", deviceId: "device-2" });
+  });
+
+  test("cannot know of a removal where the browser's subscription is another", async () => {
+    close(await openOn());
+    server.devices = [];
+    pushes.subscription = null;
+    const tab = await open();
+    expect(server.posted[1]).toMatchObject({ replaces: "device-1" });
+    expect(tab.push.getState()).toEqual(on("device-2"));
+  });
+
+  test("is made up for when the list of devices shows that this one is gone", async () => {
+    const tab = await openOn();
+    server.devices = [];
+    await tab.push.devices();
+    await settled();
+    expect(tab.push.getState()).toMatchObject({ status: "off", wasRevoked: true });
+  });
+
+  test("finds push off where the note cannot be read", async () => {
+    pushes.permission = "granted";
+    pushes.note = "{";
+    expect(status(await open())).toBe("off");
   });
 
   test("tells the server again when it has given the device up", async () => {
@@ -198,7 +254,7 @@ describe("each visit", () => {
     const tabs = [begin(), begin(), begin()];
     await settled();
     for (const { push } of tabs) {
-      expect(push.getState()).toEqual({ status: "on", deviceId: "device-2", error: null });
+      expect(push.getState()).toEqual(on("device-2"));
     }
     expect([server.posted.length, pushes.subscribed]).toEqual([2, 2]);
   });
@@ -211,7 +267,7 @@ describe("each visit", () => {
     pushes.note = note;
     const tab = await open();
     expect([server.posted.length, pushes.subscribed]).toEqual([2, 2]);
-    expect(tab.push.getState()).toEqual({ status: "on", deviceId: "device-2", error: null });
+    expect(tab.push.getState()).toEqual(on("device-2"));
   });
 
   test("tells when it could not make sure, and tries again when the page wakes", async () => {
@@ -315,6 +371,51 @@ describe("turning off", () => {
     expect([status(tab), pushes.subscription]).toEqual(["off", null]);
   });
 
+  test("tells the server, though the browser cannot end it", async () => {
+    const tab = await openOn();
+    Object.assign(pushes.subscription ?? {}, {
+      unsubscribe: () => Promise.reject(new DOMException("", "AbortError")),
+    });
+    await expect(tab.push.disable()).rejects.toMatchObject({ code: "push_service" });
+    expect([status(tab), server.devices]).toEqual(["off", []]);
+  });
+
+  test("leaves nothing to be subscribed anew, though the page is closed meanwhile", async () => {
+    const tab = await openOn();
+    Object.assign(pushes.subscription ?? {}, {
+      unsubscribe() {
+        pushes.subscription = null;
+        return new Promise<boolean>(() => undefined);
+      },
+    });
+    void tab.push.disable();
+    await settled();
+    browser.crash(tab.world);
+    expect(status(await open())).toBe("off");
+    expect(server.posted).toHaveLength(1);
+  });
+
+  test("closes what is shown, which the next to look may not see", async () => {
+    const tab = await openOn();
+    pushes.shown = new Set(["n1", "n2"]);
+    pushes.badge = 2;
+    await tab.push.disable();
+    expect([pushes.shown.size, pushes.badge]).toEqual([0, 0]);
+  });
+
+  test("counts, though the browser is still asking whether to turn on", async () => {
+    const tab = await open();
+    let answer = () => {};
+    pushes.thinking = new Promise((resolve) => {
+      answer = resolve;
+    });
+    const enabling = tab.push.enable();
+    await tab.push.disable();
+    answer();
+    await enabling;
+    expect([status(tab), server.posted, pushes.subscription]).toEqual(["off", [], null]);
+  });
+
   test("is what revoking this device does; another is told to the server alone", async () => {
     const tab = await openOn();
     const [own] = await tab.push.devices();
@@ -367,6 +468,28 @@ describe("what is shown is closed", () => {
     expect(pushes.shown).toEqual(new Set(["n2"]));
   });
 
+  test("though this page holds it as unread, having missed what was told", async () => {
+    model.create();
+    const tab = await openOn();
+    pushes.shown = new Set(["n1"]);
+    model.onFrame = () => undefined;
+    model.setRead("n1", true);
+    tab.world.socket.says({ type: "sync_complete", seq: model.seq });
+    await settled();
+    expect(pushes.shown).toEqual(new Set());
+  });
+
+  test("and the badge follows the count, also upwards", async () => {
+    model.create();
+    await openOn();
+    model.setRead("n1", true);
+    await settled();
+    expect(pushes.badge).toBe(0);
+    model.setRead("n1", false);
+    await settled();
+    expect(pushes.badge).toBe(1);
+  });
+
   test("by one tab alone", async () => {
     for (let count = 0; count < 2; count++) model.create();
     const tabs = [await openOn(), await open()];
@@ -396,11 +519,13 @@ describe("what is shown is closed", () => {
 describe("a click on a push", () => {
   const click = { type: "notify.open", id: "n1", url: "https://host/?notification=n1" };
 
-  test("is taken by who listens", async () => {
+  test("is taken by who listens, once the worker has chosen this page", async () => {
     const tab = await openOn();
     const opened: unknown[] = [];
     const leave = tab.push.onOpen((push) => opened.push(push));
-    expect(tab.environment.hears(click)).toEqual(["opened"]);
+    const [take] = tab.environment.hears(click);
+    expect(opened).toEqual([]);
+    take?.();
     expect(opened).toEqual([{ id: "n1", url: click.url }]);
     leave();
     expect(tab.environment.hears(click)).toEqual([]);

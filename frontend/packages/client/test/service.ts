@@ -61,6 +61,10 @@ export class Service {
   #work({ method, url }: Request, body: { up_to: number | null; type: string | null }): Response {
     const { pathname, searchParams } = new URL(url);
     const [id = "", action] = pathname.split("/").slice(4);
+    if (method === "GET" && id) {
+      const found = this.model.items.find((item) => item.id === id);
+      return Response.json(found ?? {}, { status: found ? 200 : 404 });
+    }
     if (method === "GET") {
       const cursor = searchParams.get("cursor");
       const isRead = searchParams.get("is_read") === "false" ? false : undefined;
