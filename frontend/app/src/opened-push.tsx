@@ -32,7 +32,8 @@ export function OpenedPush({ push }: { push: Push }) {
     setWanted(null);
     history.replaceState(history.state, "", location.pathname);
     const card = document.querySelector<HTMLElement>(`[data-id="${CSS.escape(wanted)}"] > article`);
-    if (card) {
+    // Beneath an open panel it could neither be seen nor focused.
+    if (card && !document.querySelector("dialog[open]")) {
       card.scrollIntoView({ block: "center" });
       card.focus({ focusVisible: true } as FocusOptions);
       void client.markRead(wanted);

@@ -66,7 +66,7 @@ function Device({ push, device, isThis, onUsed, onRevoked }: DeviceProps) {
   const client = useNotificationsClient();
   const [test, sendTest] = useTest(client, push, device.id, onUsed);
   const isTesting = test === "sending" || test === "pending";
-  const [isAsking, setAsking] = useState(false);
+  const [isAsking, setAsking] = useState<boolean>();
   const name = useId();
   return (
     <article className="device" aria-labelledby={name}>
@@ -102,6 +102,8 @@ function Device({ push, device, isThis, onUsed, onRevoked }: DeviceProps) {
             aria-label="Remove"
             title="Remove"
             aria-describedby={name}
+            // biome-ignore lint/a11y/noAutofocus: it comes back in the place of the button just pressed
+            autoFocus={isAsking === false}
             onClick={() => setAsking(true)}
           >
             <BinIcon />
@@ -213,8 +215,12 @@ function describeTest(state: TestState): string {
       return "It has arrived.";
     case "failed":
       return "It could not be delivered.";
+    case "skipped":
+      return "It was not sent: the settings or the device do not allow it.";
     case "waiting":
-      return "It has not been sent yet; it is still being tried.";
+      return "It has not been sent yet: the push service, quiet hours or a limit may hold it.";
+    case "lost":
+      return "It is on its way, but the server does not say what became of it.";
   }
 }
 

@@ -1,5 +1,5 @@
 import { ApiError, type Push, type PushState } from "@notify/client";
-import { type ReactNode, useState } from "react";
+import { type ReactNode, useEffect, useRef, useState } from "react";
 import { CheckIcon } from "./icons.tsx";
 import { Problem } from "./problem.tsx";
 import { usePush } from "./push.ts";
@@ -20,16 +20,35 @@ export function PushSheet({ push, onClose }: { push: Push; onClose: () => void }
 
 function ThisDevice({ push }: { push: Push }) {
   const state = usePush(push);
+  const here = useRef<HTMLElement>(null);
+  const { status } = state;
+
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the button may leave with the focus
+  useEffect(() => {
+    if (document.activeElement === document.body) here.current?.focus();
+  }, [status]);
+
   return (
-    <section className="push__here" aria-label="This device" data-status={state.status}>
+    <section
+      className="push__here"
+      ref={here}
+      tabIndex={-1}
+      aria-label="This device"
+      data-status={status}
+    >
       <div role="status">{describe(state)}</div>
-      <Switch push={push} state={state} />
-      {state.error && <Problem error={state.error} />}
+      <Switch push={push} status={status} />
+      {state.error && (
+        <>
+          <p className="muted">Whether push works here could not be checked; it is tried again.</p>
+          <Problem error={state.error} />
+        </>
+      )}
     </section>
   );
 }
 
-function describe({ status }: PushState): ReactNode {
+function describe({ status, wasRevoked }: PushState): ReactNode {
   switch (status) {
     case "checking":
       return (
@@ -54,7 +73,14 @@ function describe({ status }: PushState): ReactNode {
       );
     case "default":
     case "off":
-      return (
+      return wasRevoked ? (
+        <>
+          <p>Push was turned off for this device.</p>
+          <p className="muted">
+            It is not among your devices any more. Turn it on to have it back.
+          </p>
+        </>
+      ) : (
         <>
           <p>Know at once what happens, also when this page is closed.</p>
           <p className="muted">
@@ -100,46 +126,36 @@ function describe({ status }: PushState): ReactNode {
   }
 }
 
-/** Turns push on or off, where the user can. */
-function Switch({ push, state }: { push: Push; state: PushState }) {
-  const [isBusy, setBusy] = useState(false);
+/** Turns push on or off, where the user can; one button, which keeps the focus. */
+function Switch({ push, status }: { push: Push; status: PushState["status"] }) {
+  const [busy, setBusy] = useState<string | null>(null);
   const [error, setError] = useState<ApiError | null>(null);
-  const { status } = state;
+  const isOn = status === "on";
 
-  async function change(action: () => Promise<void>) {
-    if (isBusy) return;
-    setBusy(true);
+  async function change() {
+    if (busy) return;
+    setBusy(isOn ? "Turning off…" : "Turning on…");
     setError(null);
     try {
-      await action();
+      await (isOn ? push.disable() : push.enable());
     } catch (failure) {
       if (!(failure instanceof ApiError)) throw failure;
       setError(failure);
     } finally {
-      setBusy(false);
+      setBusy(null);
     }
   }
 
   return (
     <>
-      {(status === "default" || status === "off") && (
+      {(isOn || status === "default" || status === "off") && (
         <button
           type="button"
-          className="button button--primary"
-          aria-disabled={isBusy}
-          onClick={() => void change(() => push.enable())}
+          className={isOn ? "button" : "button button--primary"}
+          aria-disabled={busy !== null}
+          onClick={() => void change()}
         >
-          {isBusy ? "Turning on…" : "Turn on push on this device"}
-        </button>
-      )}
-      {status === "on" && (
-        <button
-          type="button"
-          className="button"
-          aria-disabled={isBusy}
-          onClick={() => void change(() => push.disable())}
-        >
-          {isBusy ? "Turning off…" : "Turn off"}
+          {busy ?? (isOn ? "Turn off" : "Turn on push on this device")}
         </button>
       )}
       {error && <Problem error={error} />}

@@ -37,7 +37,10 @@ export function useDevices(push: Push): [Devices, reload: () => Promise<void>] {
   return [devices, reload];
 }
 
-/** What became of a test so far; `waiting` once it takes longer than it should. */
+/**
+ * What became of a test so far; `waiting` and `lost` once that takes too long: to be sent, or to be
+ * told of by the server.
+ */
 export type TestState =
   | "idle"
   | "sending"
@@ -45,51 +48,79 @@ export type TestState =
   | "sent"
   | "delivered"
   | "failed"
+  | "skipped"
   | "waiting"
+  | "lost"
   | { error: ApiError };
 
 const POLL_MS = 500;
 const PATIENCE_MS = 30_000;
-const OVER = ["delivered", "failed", "bounced", "skipped", "cancelled"];
+const STATES: Readonly<Record<string, TestState>> = {
+  sent: "sent",
+  delivered: "delivered",
+  failed: "failed",
+  bounced: "failed",
+  skipped: "skipped",
+  cancelled: "skipped",
+};
 
-/** Sends a test to a device and follows what the server knows of it until that is final. */
+/** @param status of the push, as far as the server has told. */
+function stateOf(status: string | undefined, isLate: boolean): TestState {
+  const late = status === undefined ? "lost" : "waiting";
+  return STATES[status ?? ""] ?? (isLate ? late : "pending");
+}
+
+/**
+ * Sends a test to a device and follows what the server knows of the last one until that is final.
+ *
+ * @param onNews the device has got it, or is not there any more.
+ */
 export function useTest(
   client: Notifications,
   push: Push,
   deviceId: string,
-  onArrived: () => void,
+  onNews: () => void,
 ): [TestState, send: () => Promise<void>] {
   const [state, setState] = useState<TestState>("idle");
-  const isGone = useRef(false);
-  useEffect(() => {
-    isGone.current = false;
-    return () => {
-      isGone.current = true;
-    };
-  }, []);
+  const last = useRef(0);
+  useEffect(
+    () => () => {
+      last.current += 1;
+    },
+    [],
+  );
 
-  async function follow(id: string): Promise<void> {
-    for (const end = Date.now() + PATIENCE_MS; Date.now() < end && !isGone.current; ) {
-      const status = (await client.api.get(id)).delivery_status["push"] ?? "pending";
-      if (status === "delivered") {
-        setState("delivered");
-        return onArrived();
-      }
-      if (OVER.includes(status)) return setState("failed");
-      setState(status === "sent" ? "sent" : "pending");
+  /** A channel that was not decided is not among those of the answer. */
+  const statusOf = async (id: string): Promise<string | undefined> => {
+    const found = await client.api.get(id).catch(() => undefined);
+    return found && (found.delivery_status["push"] ?? "skipped");
+  };
+
+  async function follow(id: string, isLast: () => boolean): Promise<void> {
+    for (const end = Date.now() + PATIENCE_MS; ; ) {
+      const isLate = Date.now() > end;
+      const told = stateOf(await statusOf(id), isLate);
+      if (!isLast()) return;
+      setState(told);
+      if (told === "delivered") onNews();
+      if (isLate || (told !== "pending" && told !== "sent")) return;
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
-    setState((state) => (state === "sent" ? "sent" : "waiting"));
   }
 
   async function send(): Promise<void> {
+    const test = ++last.current;
     setState("sending");
+    let id: string;
     try {
-      await follow(await push.sendTest(deviceId));
+      id = await push.sendTest(deviceId);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       setState({ error });
+      if (error.status === 404) onNews();
+      return;
     }
+    await follow(id, () => test === last.current);
   }
 
   return [state, send];
