@@ -162,6 +162,9 @@ test("what was read elsewhere while no page was open is closed by the next", asy
 test("a click leads to the notification on the page that is open, and marks it as read", async () => {
   const user = USERS.muhammad;
   const { page, relay, click, waitForShown } = await openOn("clicked", user);
+  // The last one used, but no page of ours.
+  const other = await page.context().newPage();
+  await other.goto(`${URL_OF_PAGE}/readyz`);
   const id = await send(user, "Click me");
   await send(user, "Not me");
   await relay(id);
@@ -196,7 +199,7 @@ test("a push that cannot be read is shown all the same", async () => {
 
 test("a test is followed until it has arrived, or failed", async () => {
   const user = USERS.emmy;
-  const { page, relay } = await openOn("tested", user);
+  const { page, relay, click } = await openOn("tested", user);
   const sheet = await openSheet(page);
   const own = device(sheet, CHROME);
   const sent = page.waitForResponse((response) => response.url().endsWith("/test"));
@@ -204,10 +207,31 @@ test("a test is followed until it has arrived, or failed", async () => {
   const { id } = (await (await sent).json()) as { id: string };
   await relay(id);
   await own.getByText("It has arrived.").waitFor();
+  // The list is beneath the panel.
+  await click(id);
+  await page.getByRole("dialog", { name: "Test notification" }).waitFor();
+  await page.keyboard.press("Escape");
 
   await fetch(`${URL_OF_SANDBOX}/push/browsers/tested`, { method: "DELETE" });
   await own.getByRole("button", { name: "Send test" }).click();
   await own.getByText("It could not be delivered.").waitFor();
+});
+
+test("a test is not said to have failed when the server cannot be asked for a while", async () => {
+  const user = USERS.emmy;
+  const { page, relay } = await openOn("unasked", user);
+  const sheet = await openSheet(page);
+  const own = device(sheet, CHROME);
+  await page.route(/notifications\/[0-9a-f-]{36}$/, (route) => route.abort());
+  const sent = page.waitForResponse((response) => response.url().endsWith("/test"));
+  await own.getByRole("button", { name: "Send test" }).click();
+  const { id } = (await (await sent).json()) as { id: string };
+  const failed = page.waitForEvent("requestfailed");
+  await relay(id);
+  await failed;
+  await own.getByText("On its way").waitFor();
+  await page.unroute(/notifications\/[0-9a-f-]{36}$/);
+  await own.getByText("It has arrived.").waitFor();
 });
 
 test("devices are removed after a question, this one and others", async () => {
@@ -242,11 +266,50 @@ test("devices are removed after a question, this one and others", async () => {
 const namesOf = async (user: User) =>
   (await devicesOf(user)).map(({ device_info }) => device_info.device_name);
 
-test("signing out ends push to this device", async () => {
+test("signing out ends push to this device, and closes what it shows", async () => {
   const user = USERS.muhammad;
-  const { page } = await openOn("leaving", user);
+  const { page, relay, waitForShown } = await openOn("leaving", user);
+  await relay(await send(user, "For me alone"));
+  await waitForShown("For me alone");
   await page.getByRole("button", { name: "Sign out" }).click();
   await until("the device is gone", async () => (await devicesOf(user)).length === 0);
+  await waitForShown();
+});
+
+test("a device that was removed elsewhere stays removed, and says so", async () => {
+  const user = USERS.emmy;
+  const { page } = await openOn("revoked", user);
+  await forgetDevices(user);
+  const sheet = await openSheet(page);
+  await sheet.getByText("Push was turned off for this device.").waitFor();
+  await sheet.getByText("None yet.").waitFor();
+  await assertAccessible(page);
+  await page.reload();
+  await live(page);
+  await page.getByRole("button", { name: "Push notifications, off" }).waitFor();
+  assert.deepEqual(await devicesOf(user), []);
+  await turnOn(page);
+  assert.equal((await devicesOf(user)).length, 1);
+});
+
+test("what the browser has replaced is subscribed anew, and what failed meanwhile comes", async () => {
+  const user = USERS.emmy;
+  const { page, relay, waitForShown } = await openOn("replaced", user);
+  const [before] = await devicesOf(user);
+  await page.evaluate(async () => {
+    const registration = await navigator.serviceWorker.getRegistration();
+    await (await registration?.pushManager.getSubscription())?.unsubscribe();
+  });
+  const id = await send(user, "Not lost");
+  await waitForPushStatus(user, id, "failed");
+  await page.reload();
+  await live(page);
+  await until("the device is another", async () => {
+    const [device] = await devicesOf(user);
+    return device !== undefined && device.id !== before?.id;
+  });
+  await relay(id);
+  await waitForShown("Not lost");
 });
 
 test("two tabs at once subscribe anew by themselves, once, when the key has rotated", async () => {
@@ -294,6 +357,14 @@ test("who has blocked notifications is told how to allow them", async () => {
   await sheet.getByRole("button", { name: "Turn on push on this device" }).waitFor();
 });
 
+/** Waits until the button is focused. */
+const focused = (page: Page, name: string) =>
+  until(`${name} is focused`, () =>
+    page
+      .getByRole("button", { name, exact: true })
+      .evaluateAll((found) => found.includes(document.activeElement as never)),
+  );
+
 for (const colorScheme of ["light", "dark"] as const) {
   test(`axe finds nothing wrong in ${colorScheme}, and the keyboard is enough`, async () => {
     const user = USERS.muhammad;
@@ -310,14 +381,16 @@ for (const colorScheme of ["light", "dark"] as const) {
     await assertAccessible(page);
     await sheet.getByRole("button", { name: "Turn on push on this device" }).focus();
     await page.keyboard.press("Enter");
+    await focused(page, "Turn off");
     const remove = device(sheet, CHROME).getByRole("button", { name: "Remove" });
     await remove.focus();
     await page.keyboard.press("Enter");
     await sheet.getByRole("button", { name: "Keep" }).waitFor();
     await assertAccessible(page);
     await page.keyboard.press("Escape");
-    await remove.waitFor();
+    await focused(page, "Remove");
     await page.keyboard.press("Escape");
     await sheet.waitFor({ state: "detached" });
+    await focused(page, "Push notifications, on");
   });
 }
