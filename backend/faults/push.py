@@ -326,6 +326,7 @@ SCENARIOS = (
         rotation,
         # What was stored for both of a browser's endpoints goes to one; what the other had is over.
         may_die=frozenset({"no_device", "device_gone"}),
+        longest=300,
     ),
     Scenario(
         "push-worker-killed",
