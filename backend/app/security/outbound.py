@@ -117,8 +117,8 @@ class _Connector(TCPConnector):
 class Outbound:
     """A client for such addresses, to be shared: no redirects, proxies, cookies or compression.
 
-    It speaks HTTP/1.1, as aiohttp does. A call is never sent twice: aiohttp leaves an idle
-    connection that was closed alone, and sends nothing but idempotent methods again.
+    It speaks HTTP/1.1, as aiohttp does. No call is sent twice: an idle connection that was closed
+    is not taken, and aiohttp repeats none but idempotent methods.
 
     Args:
         rules: where calls may go.

@@ -318,11 +318,12 @@ async def test_no_header_ends_early(receiver: Receiver) -> None:
 async def test_what_is_said_of_us_and_asked_for(receiver: Receiver) -> None:
     async with Outbound(OPEN) as outbound:
         await outbound.post(receiver.url(), b"", {}, seconds=PATIENCE)
-        receiver.replies = [Reply(200, b"not gzip", {"Content-Encoding": "gzip"})]
+        receiver.replies = [Reply(200, b"not gzip", {"Content-Encoding": "gzip", "X-A": "ä"})]
         answer = await outbound.post(receiver.url(), b"", {}, seconds=PATIENCE)
     assert receiver.calls[0].headers["user-agent"] == "notify"
     assert receiver.calls[0].headers["accept-encoding"] == "identity"
     assert answer.body == b"not gzip"
+    assert answer.headers["x-a"].encode("latin-1").decode() == "ä"
 
 
 def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
