@@ -229,7 +229,6 @@ class BrowserPush implements Push {
       ...(note && note.endpoint !== subscription.endpoint && { replaces: note.id }),
     });
     this.#keepNote({ user, id, endpoint: subscription.endpoint });
-    this.#state = { ...this.#state, wasRevoked: false };
   }
 
   /** Ends it in the browser, with all that is shown: the next to look may be somebody else. */
@@ -288,7 +287,7 @@ class BrowserPush implements Push {
     for (const listener of [...this.#listeners]) listener();
   }
 
-  async #found(): Promise<Pick<PushState, "status" | "deviceId">> {
+  async #found(): Promise<Partial<PushState>> {
     const { support, permission } = this.#environment;
     const deviceId = undefined;
     if (support() === "none") return { status: "unsupported", deviceId };
@@ -297,7 +296,7 @@ class BrowserPush implements Push {
     if (allowed !== "granted") return { status: allowed, deviceId };
     const note = await this.#note();
     return note && (await this.#subscription())
-      ? { status: "on", deviceId: note.id }
+      ? { status: "on", deviceId: note.id, wasRevoked: false }
       : { status: "off", deviceId };
   }
 

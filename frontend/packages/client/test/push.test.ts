@@ -208,6 +208,18 @@ describe("each visit", () => {
     expect(server.posted[1]).not.toHaveProperty("replaces");
   });
 
+  test("does not speak of it any more once another tab has turned it on, and off", async () => {
+    close(await openOn());
+    server.devices = [];
+    const [tab, other] = [await open(), await open()];
+    await other.push.enable();
+    await settled();
+    expect(tab.push.getState()).toEqual(on("device-2"));
+    await other.push.disable();
+    await settled();
+    expect(tab.push.getState()).toMatchObject({ status: "off", wasRevoked: false });
+  });
+
   test("cannot know of a removal where the browser's subscription is another", async () => {
     close(await openOn());
     server.devices = [];
