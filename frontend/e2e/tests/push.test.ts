@@ -178,6 +178,36 @@ test("a click leads to the notification on the page that is open, and marks it a
   assert.notEqual(read_at, null);
 });
 
+test("a click takes no page away: not to elsewhere, and not one that answers too late", async () => {
+  const user = USERS.muhammad;
+  const { page, relay, click } = await openOn("elsewhere", user);
+  const elsewhere = await send(user, "Elsewhere", { action_url: "https://example.org/" });
+  const late = await send(user, "Late", { action_url: "/readyz" });
+  const last = await send(user, "In time");
+  for (const id of [elsewhere, late, last]) await relay(id);
+  await click(elsewhere);
+  let letGo = () => {};
+  const isOver = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  await page.route("**/held", (route) => isOver.then(() => route.fulfill()));
+  const isHeld = page.waitForRequest("**/held");
+  // It hears nothing while it waits for the answer.
+  const held = page.evaluate(() => {
+    const request = new XMLHttpRequest();
+    request.open("GET", "/held", false);
+    request.send();
+  });
+  await isHeld;
+  await click(late);
+  letGo();
+  await held;
+  await click(last);
+  const focused = page.locator("article:focus");
+  await focused.getByRole("heading", { name: "In time" }).waitFor();
+  assert.equal(new URL(page.url()).pathname, "/");
+});
+
 test("the address in a push leads to the notification, though it is not on the first page", async () => {
   const user = USERS.muhammad;
   const { page } = await openPushBrowser(browser, "address");
