@@ -97,12 +97,14 @@ export function useTest(
   };
 
   async function follow(id: string, isLast: () => boolean): Promise<void> {
+    let before: TestState = "sending";
     for (const end = Date.now() + PATIENCE_MS; ; ) {
       const isLate = Date.now() > end;
       const told = stateOf(await statusOf(id), isLate);
       if (!isLast()) return;
       setState(told);
-      if (told === "delivered") onNews();
+      if (told !== before && (told === "sent" || told === "delivered")) onNews();
+      before = told;
       if (isLate || (told !== "pending" && told !== "sent")) return;
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }

@@ -235,6 +235,8 @@ test("a test is followed until it has arrived, or failed", async () => {
   const sent = page.waitForResponse((response) => response.url().endsWith("/test"));
   await own.getByRole("button", { name: "Send test" }).click();
   const { id } = (await (await sent).json()) as { id: string };
+  await own.getByText("Sent, but not confirmed yet.").waitFor();
+  await own.getByText("Last push").waitFor();
   await relay(id);
   await own.getByText("It has arrived.").waitFor();
   // The list is beneath the panel.
