@@ -180,11 +180,12 @@ test("a click leads to the notification on the page that is open, and marks it a
 
 test("a click takes no page away: not to elsewhere, and not one that answers too late", async () => {
   const user = USERS.muhammad;
-  const { page, relay, click } = await openOn("elsewhere", user);
+  const { page, relay, click, waitForShown } = await openOn("elsewhere", user);
   const elsewhere = await send(user, "Elsewhere", { action_url: "https://example.org/" });
   const late = await send(user, "Late", { action_url: "/readyz" });
   const last = await send(user, "In time");
   for (const id of [elsewhere, late, last]) await relay(id);
+  await waitForShown("Elsewhere", "Late", "In time");
   await click(elsewhere);
   let letGo = () => {};
   const isOver = new Promise<void>((resolve) => {
