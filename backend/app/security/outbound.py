@@ -37,7 +37,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 CONNECTIONS: Final = 100
 CALLS_TO_ONE_ORIGIN: Final = 20  # so that one that hangs leaves connections to others
-RESOLVING_AT_ONCE: Final = 16  # threads; the event loop's own are left to others
+RESOLVING_AT_ONCE: Final = 64  # threads; the event loop's own are left to others
 ADDRESSES_TRIED: Final = 4
 KEPT_SECONDS: Final = 5.0  # a connection that nobody uses
 MAX_ANSWER: Final = 16 * 1024  # bytes
@@ -140,6 +140,7 @@ class Outbound:
         self.rules = rules
         self._calls_to_one_origin = calls_to_one_origin
         self._threads = ThreadPoolExecutor(RESOLVING_AT_ONCE, "resolver")
+        self._lookups: dict[str, asyncio.Future[Sequence[str]]] = {}
         self._resolver = _JudgedResolver(rules, resolve or self._resolve)
         connector = _Connector(
             resolver=self._resolver,
@@ -235,10 +236,24 @@ class Outbound:
             return
 
     async def _resolve(self, host: str, port: int) -> Sequence[str]:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
-        return [str(address[0]) for *_, address in found]
+        # A look-up can't be given up, so a name whose servers hang gets no second thread.
+        lookup = self._lookups.get(host)
+        if lookup is None:
+            loop = asyncio.get_running_loop()
+            lookup = loop.run_in_executor(self._threads, _addresses, host, port)
+            self._lookups[host] = lookup
+            lookup.add_done_callback(lambda done: self._looked_up(host, done))
+        return await asyncio.shield(lookup)
+
+    def _looked_up(self, host: str, lookup: asyncio.Future[Sequence[str]]) -> None:
+        del self._lookups[host]
+        if not lookup.cancelled():
+            lookup.exception()  # perhaps nobody waits for it any more
+
+
+def _addresses(host: str, port: int) -> Sequence[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
 
 
 def _public_authorities() -> ssl.SSLContext:

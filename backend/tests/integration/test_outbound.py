@@ -2,11 +2,14 @@
 
 import asyncio
 import datetime
+import socket
 import ssl
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -147,6 +150,55 @@ async def test_a_receiver_that_hangs_leaves_connections_to_others(receiver: Rece
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         assert len(hanging.calls) == CALLS_TO_ONE_ORIGIN
+
+
+async def test_connections_that_were_closed_meanwhile_disturb_no_call() -> None:
+    # Each call finds all of them, and others look while it puts them away.
+    calls = 8
+    together = asyncio.Barrier(calls)  # so that each has a connection of its own
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await together.wait()
+            writer.write(b"HTTP/1.1 204 Told\r\n\r\n")
+            await reader.read()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    async with server, Outbound(OPEN) as outbound:
+        for _ in range(3):
+            answers = await asyncio.gather(
+                *(outbound.post(address, b"", {}, seconds=PATIENCE) for _ in range(calls))
+            )
+            assert {answer.status for answer in answers} == {204}
+            for writer in writers:
+                writer.close()
+            await asyncio.gather(*(writer.wait_closed() for writer in writers))
+            await asyncio.sleep(0.05)  # until the client has seen it
+            writers.clear()
+
+
+async def test_a_name_whose_servers_hang_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answered = threading.Event()
+
+    def hang(host: str, *_: object, **__: object) -> list[Any]:
+        asked.append(host)
+        answered.wait(PATIENCE)
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    async with Outbound(AddressRules()) as outbound:
+        calls = (outbound.post("https://hang.example/x", b"", {}, seconds=0.2) for _ in range(20))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(result) for result in results} == {Unreachable}
+        assert asked == ["hang.example"]
+        answered.set()
 
 
 async def test_what_answers_nothing_is_unreachable(receiver: Receiver) -> None:
