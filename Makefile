@@ -39,7 +39,9 @@ frontend/app/dist/index.html: frontend/node_modules/.installed $(FRONTEND_SOURCE
 run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded servers
 	@exec $(BIN)/notify up
 
-test: test-backend test-frontend test-e2e ## install what the tests need and run all of them
+# The tests in the browser mostly wait for it, so they run beside the others.
+test: .venv/.dev frontend/app/dist/index.html ## install what the tests need and run all of them
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 test-backend test-frontend test-e2e
 
 test-backend: .venv/.dev
 	scripts/install-pgbouncer

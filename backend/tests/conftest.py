@@ -54,7 +54,8 @@ def clone_database(server_settings: Settings) -> Callable[[], Settings]:
 
     def clone() -> Settings:
         name = f"test_{uuid4().hex}"
-        _run_sql(server_settings, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
+        copy = f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY FILE_COPY'
+        _run_sql(server_settings, copy)  # without fsync faster than through the log
         return _on_database(server_settings, name)
 
     return clone

@@ -33,6 +33,7 @@ from app.channels.web_push_payload import has_outlived
 from app.config import Settings
 from app.policy.kinds import Reason
 from app.security.ack_tokens import AckTokens
+from app.security.authorities import public_authorities
 from app.security.connections import ConnectionPool
 from app.security.encryption import Cipher, DecryptionFailed
 
@@ -68,7 +69,7 @@ def fcm_client(settings: Settings, tls: ssl.SSLContext | None = None) -> httpx.A
         tls: whom to believe; by default the public authorities.
     """
     return httpx.AsyncClient(
-        transport=_Transport(tls or httpx.create_ssl_context()),
+        transport=_Transport(tls or public_authorities("h2")),
         timeout=settings.provider_timeout_seconds,
     )
 

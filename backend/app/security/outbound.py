@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Final, Self
 from weakref import WeakValueDictionary
 
-import certifi
 from aiohttp import (
     ClientError,
     ClientResponse,
@@ -32,6 +31,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from app.security.address_rules import AddressRefused, AddressRules, literal
+from app.security.authorities import public_authorities
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -145,7 +145,7 @@ class Outbound:
         connector = _Connector(
             resolver=self._resolver,
             use_dns_cache=False,  # what a name leads to is judged for every connection
-            ssl=tls or _public_authorities(),
+            ssl=tls or public_authorities(),
             limit=0,  # aiohttp forgets to pass on a turn whose call was given up just then
             keepalive_timeout=KEPT_SECONDS,
         )
@@ -254,14 +254,6 @@ class Outbound:
 def _addresses(host: str, port: int) -> Sequence[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
-
-
-def _public_authorities() -> ssl.SSLContext:
-    """Those of the system, and those of browsers where it has none."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 async def _answer(response: ClientResponse, most: int) -> Answer:

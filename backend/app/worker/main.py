@@ -43,6 +43,7 @@ from app.policy.kinds import Channel
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.security.address_rules import AddressRules
+from app.security.authorities import public_authorities
 from app.security.outbound import Outbound
 from app.worker.push import open_push
 
@@ -79,7 +80,9 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
     # No channel waits for a connection that another's provider holds.
     connections = settings.delivery_slots * len(Channel)
     client = httpx.AsyncClient(
-        limits=httpx.Limits(max_connections=connections), follow_redirects=False
+        verify=public_authorities(),
+        limits=httpx.Limits(max_connections=connections),
+        follow_redirects=False,
     )
     defaults = Defaults.from_settings(settings)
     keyring = Keyring(settings, database, clock)

@@ -185,6 +185,7 @@ ROUTES: dict[tuple[str, str], Route] = {
 HIDDEN_ROUTES = {
     ("GET", "/"),
     ("GET", "/"),  # there once the page is built
+    ("GET", "/sw.js"),  # with it
     ("GET", "/metrics"),
     ("GET", "/demo/users"),
     ("POST", "/demo/token"),
