@@ -41,6 +41,8 @@ run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded
 
 # The tests in the browser mostly wait for it, so they run beside the others.
 test: .venv/.dev frontend/app/dist/index.html ## install what the tests need and run all of them
+	scripts/install-pgbouncer
+	scripts/install-chromium
 	@$(MAKE) --no-print-directory --output-sync=target -j 2 test-backend test-frontend test-e2e
 
 test-backend: .venv/.dev
