@@ -39,11 +39,7 @@ frontend/app/dist/index.html: frontend/node_modules/.installed $(FRONTEND_SOURCE
 run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded servers
 	@exec $(BIN)/notify up
 
-# The tests in the browser mostly wait for it, so they run beside the others.
-test: .venv/.dev frontend/app/dist/index.html ## install what the tests need and run all of them
-	scripts/install-pgbouncer
-	scripts/install-chromium
-	@$(MAKE) --no-print-directory --output-sync=target -j 2 test-backend test-frontend test-e2e
+test: test-backend test-frontend test-e2e ## install what the tests need and run all of them
 
 test-backend: .venv/.dev
 	scripts/install-pgbouncer
