@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
@@ -24,6 +25,12 @@ from app.embedded import running_servers
 from app.load_settings import load_settings
 from app.realtime.connection import redis_url
 from tests.cluster import LocalCluster, running_cluster
+
+# How long an example takes says nothing on a machine that does other things beside it.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TEMPLATE = "notify_template"

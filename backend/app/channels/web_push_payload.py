@@ -31,7 +31,6 @@ NO_SOUND: Final = (False, "none")
 TOPIC: Final = pattern(r"[A-Za-z0-9_-]{1,32}")
 BLOCK_END: Final = pattern(r"(?:</(?:p|h[1-6]|li|tr|pre|blockquote)>|<[bh]r\s*/?>)\n*")
 CELL_END: Final = pattern(r"</t[dh]>")
-MANY_BREAKS: Final = pattern(r"\s*\n\s*\n\s*")
 URGENCIES: Final = {Priority.CRITICAL: "high", Priority.HIGH: "high", Priority.LOW: "low"}
 
 
@@ -65,7 +64,8 @@ def plain_text(html: str) -> str:
     """The text of safe HTML, its blocks on lines of their own; no more than can be of use."""
     marked = CELL_END.sub(" ", BLOCK_END.sub("\n", html))
     text = unescape(nh3.clean(marked, tags=set(), attributes={}))
-    return MANY_BREAKS.sub("\n", text).strip()[: MAX_PLAINTEXT + 1]
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line)[: MAX_PLAINTEXT + 1]
 
 
 def navigate_of(claim: Claim, base_url: str) -> str:
