@@ -29,7 +29,7 @@ from app.channels.breaker import Breakers, NotNow, Place
 from app.channels.fcm_answer import error_of, outcome_of
 from app.channels.fcm_credentials import Access, FcmCredentials, NoAccess
 from app.channels.fcm_message import closing_of, message_of, trial_of
-from app.channels.web_push_payload import has_outlived
+from app.channels.push_content import has_outlived
 from app.config import Settings
 from app.policy.kinds import Reason
 from app.security.ack_tokens import AckTokens

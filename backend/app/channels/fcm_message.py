@@ -24,9 +24,12 @@ import orjson
 from pydantic import JsonValue
 
 from app.channels.base import Claim
-from app.channels.web_push_payload import (
-    MAX_BADGE,
-    NO_SOUND,
+from app.channels.push_content import (
+    asked_badge,
+    badge_of,
+    fitted,
+    is_silenced,
+    json_size,
     navigate_of,
     plain_text,
     time_to_live,
@@ -81,7 +84,7 @@ def message_of(claim: Claim, token: str, *, ack_token: str, base_url: str, now: 
             "priority": claim.priority,
             "ack_token": ack_token,
             "url": navigate_of(claim, base_url),
-            "badge": str(_badge(claim)),
+            "badge": str(badge_of(claim)),
         },
         actions=_actions(claim),
         extra=_extra(claim),
@@ -92,11 +95,11 @@ def message_of(claim: Claim, token: str, *, ack_token: str, base_url: str, now: 
     least = replace(whole, actions=None, extra={}, own={**whole.own, "url": shown_at})
     for draft in (whole, without_actions, without_actions.with_few_extra(), least):
         room = draft.room()
-        if room >= min(_size(draft.body), LEAST_BODY):
-            return replace(draft, body=_fitted(draft.body, room)).encoded()
-    title = _fitted(least.title, replace(least, title="").room())
+        if room >= min(json_size(draft.body), LEAST_BODY):
+            return replace(draft, body=fitted(draft.body, room)).encoded()
+    title = fitted(least.title, replace(least, title="").room())
     short = replace(least, title=title)
-    return replace(short, body=_fitted(short.body, short.room())).encoded()
+    return replace(short, body=fitted(short.body, short.room())).encoded()
 
 
 def closing_of(token: str, ids: Sequence[UUID], badge: int, now: datetime) -> bytes:
@@ -165,10 +168,10 @@ class _Draft:
 
     def with_few_extra(self) -> "_Draft":
         """With as much of the caller's data as leaves the body its least, the shortest first."""
-        room = replace(self, extra={}).room() - min(_size(self.body), LEAST_BODY)
+        room = replace(self, extra={}).room() - min(json_size(self.body), LEAST_BODY)
         kept: dict[str, str] = {}
         for name, value in sorted(self.extra.items(), key=lambda item: len(item[1])):
-            room -= _size(name) + _size(value) + len('"":"",')
+            room -= json_size(name) + json_size(value) + len('"":"",')
             if room >= 0:
                 kept[name] = value
         return replace(self, extra=kept)
@@ -192,7 +195,7 @@ class _Draft:
             "channel_id": self.claim.type,
             "click_action": _name(self.claim, "category") or CLICK_ACTION,
             "tag": str(self.claim.notification_id),
-            "notification_count": _badge(self.claim),
+            "notification_count": badge_of(self.claim),
             **({"sound": sound} if sound else {}),
         }
 
@@ -203,7 +206,7 @@ class _Draft:
     def _apns(self) -> Json:
         sound, category = _sound(self.claim), _name(self.claim, "category")
         aps: Json = {
-            "badge": _badge(self.claim),
+            "badge": badge_of(self.claim),
             "thread-id": self.claim.type,
             "interruption-level": INTERRUPTION[Priority(self.claim.priority)],
             "mutable-content": 1,
@@ -220,7 +223,7 @@ class _Draft:
 
     def _silent_apns(self) -> Json:
         # Apple wants none of a background push but what was asked for.
-        badge = None if _asked_badge(self.claim) is None else _badge(self.claim)
+        badge = asked_badge(self.claim)
         more = {"apns-collapse-id": _collapse_id(self.claim)}
         return _background(self._apns_expiration, more, badge)
 
@@ -238,14 +241,7 @@ def _background(expires_at: datetime, more: Mapping[str, str], badge: int | None
         "apns-expiration": str(int(expires_at.timestamp())),
         **more,
     }
-    aps: Json = (
-        {"content-available": 1}
-        if badge is None
-        else {
-            "content-available": 1,
-            "badge": badge,
-        }
-    )
+    aps: Json = {"content-available": 1, **({} if badge is None else {"badge": badge})}
     return {"headers": headers, "payload": {"aps": aps}}
 
 
@@ -277,7 +273,7 @@ def _as_text(value: JsonValue) -> str | None:
 
 
 def _sound(claim: Claim) -> str | None:
-    if claim.data.get("sound") in NO_SOUND:
+    if is_silenced(claim):
         return None
     return _name(claim, "sound") or "default"
 
@@ -286,18 +282,6 @@ def _name(claim: Claim, key: str) -> str | None:
     value = claim.data.get(key)
     if isinstance(value, str) and len(value) <= LONGEST_NAME:
         return value or None
-    return None
-
-
-def _badge(claim: Claim) -> int:
-    wanted = _asked_badge(claim)
-    return min(claim.unread_count if wanted is None else wanted, MAX_BADGE)
-
-
-def _asked_badge(claim: Claim) -> int | None:
-    wanted = claim.data.get("badge")
-    if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 0:
-        return wanted
     return None
 
 
@@ -314,26 +298,3 @@ def _topic(claim: Claim) -> str | None:
 def _collapse_id(claim: Claim) -> str:
     """What it replaces on an iPhone: without a topic itself, should it be sent twice."""
     return _topic(claim) or str(claim.notification_id)
-
-
-def _size(text: str) -> int:
-    """Bytes that a text takes within JSON."""
-    return len(orjson.dumps(text)) - 2
-
-
-def _fitted(text: str, room: int) -> str:
-    """The text, or as much of its beginning as has room, in bytes within JSON."""
-    if _size(text) <= room:
-        return text
-    shortest, longest = 0, max(0, min(len(text), room))
-    while shortest < longest:
-        middle = (shortest + longest + 1) // 2
-        if _size(_cut(text, middle)) <= room:
-            shortest = middle
-        else:
-            longest = middle - 1
-    return _cut(text, shortest) if shortest else ""
-
-
-def _cut(text: str, length: int) -> str:
-    return f"{text[:length].rstrip()}…"

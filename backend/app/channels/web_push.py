@@ -46,14 +46,13 @@ from app.channels.base import (
     Skipped,
 )
 from app.channels.breaker import Breakers, NotNow, Place
+from app.channels.push_content import has_outlived, time_to_live
 from app.channels.retry_after import retry_after
 from app.channels.vapid import Keyring, VapidKey, VapidTokens
 from app.channels.web_push_encryption import Encryption, UnusableKeys
 from app.channels.web_push_payload import (
     MAX_PLAINTEXT,
-    has_outlived,
     payload_of,
-    time_to_live,
     topic_of,
     urgency_of,
 )

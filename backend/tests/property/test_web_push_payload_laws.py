@@ -8,12 +8,11 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.channels.push_content import MAX_TTL, time_to_live
 from app.channels.web_push_payload import (
     BUCKET,
     MAX_PLAINTEXT,
-    MAX_TTL,
     payload_of,
-    time_to_live,
     topic_of,
     urgency_of,
 )

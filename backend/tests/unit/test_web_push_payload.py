@@ -6,15 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from app.channels.web_push_payload import (
-    MAX_PLAINTEXT,
-    has_outlived,
-    navigate_of,
-    payload_of,
-    plain_text,
-    time_to_live,
-    topic_of,
-)
+from app.channels.push_content import has_outlived, navigate_of, plain_text, time_to_live
+from app.channels.web_push_payload import MAX_PLAINTEXT, payload_of, topic_of
 from app.security.sanitize import safe_html
 from tests.pushing import NOW, a_claim
 
