@@ -3,8 +3,6 @@
 `docs/configuration.md` is generated from the field descriptions here.
 """
 
-import base64
-import binascii
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,17 +12,21 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.loopback import is_loopback
-from app.redis_address import check_redis_url
-from app.service_account import ServiceAccount
+from app.secret_settings import (
+    EncryptionKeys,
+    JwtSecret,
+    PostgresUrl,
+    RedisUrl,
+    ServiceAccountKey,
+    ServiceKeys,
+    SmtpUrl,
+    decoded_keys,
+)
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-
-ENCRYPTION_KEY_BYTES = 32
-MIN_JWT_SECRET_BYTES = 32
-MIN_SERVICE_KEY_LENGTH = 16
 
 
 class ConfigurationError(Exception):
@@ -86,10 +88,10 @@ class Settings(BaseSettings):
     )
 
     # Database and Redis
-    database_url: SecretStr | None = Field(
+    database_url: PostgresUrl | None = Field(
         None, description="PostgreSQL URL the programs log in with; unset: embedded PostgreSQL 18."
     )
-    database_owner_url: SecretStr | None = Field(
+    database_owner_url: PostgresUrl | None = Field(
         None,
         description="PostgreSQL URL of the schema's owner, used by `notify migrate` only; "
         "default: `DATABASE_URL`.",
@@ -108,7 +110,7 @@ class Settings(BaseSettings):
         description="`true` behind PgBouncer or Supavisor in transaction mode: prepared "
         "statements are off.",
     )
-    redis_url: SecretStr | None = Field(
+    redis_url: RedisUrl | None = Field(
         None,
         description="`redis://` (or `rediss://`, `unix://`) of one Redis or Valkey, or "
         "`redis-cluster://[user:password@]host:port[,host:port…]` (`rediss-cluster://` over TLS) "
@@ -116,7 +118,7 @@ class Settings(BaseSettings):
     )
 
     # Who may call
-    jwt_secret: SecretStr | None = Field(
+    jwt_secret: JwtSecret | None = Field(
         None, description="HS256 secret of access tokens, at least 32 bytes."
     )
     jwt_jwks_url: str | None = Field(
@@ -126,10 +128,10 @@ class Settings(BaseSettings):
     )
     jwt_audience: str | None = Field(None, description="Required `aud` of tokens, once set.")
     jwt_issuer: str | None = Field(None, description="Required `iss` of tokens, once set.")
-    internal_service_key: SecretStr | None = Field(
+    internal_service_key: ServiceKeys | None = Field(
         None, description="Key of services; two separated by a comma while rotating."
     )
-    notification_encryption_key: SecretStr | None = Field(
+    notification_encryption_key: EncryptionKeys | None = Field(
         None,
         description="Base64 of 32 bytes for encryption at rest; several separated by commas: the "
         "first encrypts, all decrypt.",
@@ -161,7 +163,7 @@ class Settings(BaseSettings):
     fcm_project_id: Annotated[str, Field(pattern=r"^[a-z0-9.:-]+$")] | None = Field(
         None, description="Firebase project; default: the service account's own."
     )
-    fcm_service_account: SecretStr | None = Field(
+    fcm_service_account: ServiceAccountKey | None = Field(
         None,
         description="Firebase service-account JSON, or its path; unset in development: the "
         "sandbox's phones.",
@@ -182,7 +184,7 @@ class Settings(BaseSettings):
     )
     resend_from_email: str = Field("noreply@yourapp.com", description="Sender's address.")
     resend_from_name: str = Field("OmoiOS", description="Sender's name.")
-    smtp_url: SecretStr | None = Field(
+    smtp_url: SmtpUrl | None = Field(
         None, description="`smtp://` or `smtps://` provider, alone or as Resend's fail-over."
     )
     privacy_policy_url: str | None = Field(None, description="Link in every email.")
@@ -280,67 +282,11 @@ class Settings(BaseSettings):
             raise ValueError("must be the base address; leave `/v1` out")
         return value
 
-    @field_validator("fcm_service_account")
-    @classmethod
-    def _service_account(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            ServiceAccount.parse(value.get_secret_value())
-        return value
-
     @field_validator("vapid_subject")
     @classmethod
     def _contact(cls, value: str) -> str:
         if not value.startswith(("mailto:", "https:")):
             raise ValueError("must be a mailto: or https: address")
-        return value
-
-    @field_validator("jwt_secret")
-    @classmethod
-    def _long_jwt_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value().encode()) < MIN_JWT_SECRET_BYTES:
-            raise ValueError(f"must have at least {MIN_JWT_SECRET_BYTES} bytes")
-        return value
-
-    @field_validator("internal_service_key")
-    @classmethod
-    def _one_or_two_service_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            keys = value.get_secret_value().split(",")
-            if len(keys) > 2:  # noqa: PLR2004 -- the current and the next key
-                raise ValueError("must be one key, or two separated by a comma")
-            if any(len(key.strip()) < MIN_SERVICE_KEY_LENGTH for key in keys):
-                raise ValueError(f"keys must have at least {MIN_SERVICE_KEY_LENGTH} characters")
-        return value
-
-    @field_validator("notification_encryption_key")
-    @classmethod
-    def _encryption_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            for part in value.get_secret_value().split(","):
-                _decode_key(part)
-        return value
-
-    @field_validator("smtp_url")
-    @classmethod
-    def _smtp_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("smtp://", "smtps://")):
-            raise ValueError("must be an smtp:// or smtps:// address")
-        return value
-
-    @field_validator("database_url", "database_owner_url")
-    @classmethod
-    def _postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(
-            ("postgresql://", "postgres://", "postgresql+asyncpg://")
-        ):
-            raise ValueError("must be a postgresql:// address")
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            check_redis_url(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -421,20 +367,9 @@ class Settings(BaseSettings):
         """AES keys of 32 bytes each; the first encrypts."""
         if self.notification_encryption_key is None:
             return ()
-        parts = self.notification_encryption_key.get_secret_value().split(",")
-        return tuple(_decode_key(part) for part in parts)
+        return decoded_keys(self.notification_encryption_key.get_secret_value())
 
     @property
     def default_timezone(self) -> ZoneInfo:
         """Timezone of users who have none."""
         return ZoneInfo(self.digest_timezone)
-
-
-def _decode_key(text: str) -> bytes:
-    try:
-        key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
-        raise ValueError("must be base64") from None
-    if len(key) != ENCRYPTION_KEY_BYTES:
-        raise ValueError(f"must be base64 of {ENCRYPTION_KEY_BYTES} bytes")
-    return key
