@@ -15,8 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from app.config import Settings
 from app.load_settings import load_settings
 from app.sandbox.server import serving_sandbox
+from tests.integration import sandbox_server
+from tests.integration.sandbox_server import START, SettableClock
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+clock, served = sandbox_server.clock, sandbox_server.served
+
 SEND = "/fcm/v1/projects/notify-sandbox/messages:send"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 MESSAGE: dict[str, Any] = {
@@ -32,31 +35,6 @@ MESSAGE: dict[str, Any] = {
         "payload": {"aps": {"badge": 3, "sound": "default", "thread-id": "a"}, "own": {"a": 1}},
     },
 }
-
-
-class SettableClock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture(scope="module")
-async def served(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[tuple[str, SettableClock]]:
-    settings = load_settings(_env_file=None, data_dir=tmp_path_factory.mktemp("data"))
-    clock = SettableClock()
-    async with serving_sandbox(settings, clock=clock) as url:
-        yield url, clock
-
-
-@pytest.fixture
-def clock(served: tuple[str, SettableClock]) -> SettableClock:
-    clock = served[1]
-    clock.now = START
-    return clock
 
 
 @pytest.fixture

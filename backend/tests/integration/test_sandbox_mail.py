@@ -22,10 +22,13 @@ from app.load_settings import load_settings
 from app.sandbox.app import create_sandbox_app
 from app.sandbox.mailbox import Mail, Mailbox
 from app.sandbox.server import run_sandbox, serving_sandbox
+from tests.integration import sandbox_server
+from tests.integration.sandbox_server import SettableClock
+
+clock, served = sandbox_server.clock, sandbox_server.served
 
 T = TypeVar("T")
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BACKEND = Path(__file__).parents[2]
 AUTHORIZED = {"Authorization": "Bearer re_anything"}
 MAIL: dict[str, Any] = {
@@ -39,34 +42,9 @@ MAIL: dict[str, Any] = {
 }
 
 
-class SettableClock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return load_settings(_env_file=None, data_dir=tmp_path, app_env="development")
-
-
-@pytest.fixture(scope="module")
-async def served(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[tuple[str, SettableClock]]:
-    settings = load_settings(_env_file=None, data_dir=tmp_path_factory.mktemp("data"))
-    clock = SettableClock()
-    async with serving_sandbox(settings, clock=clock) as url:
-        yield url, clock
-
-
-@pytest.fixture
-def clock(served: tuple[str, SettableClock]) -> SettableClock:
-    clock = served[1]
-    clock.now = START
-    return clock
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from app.load_settings import load_settings
 from app.sandbox.ledger import Device, Ledger, Message
 from app.sandbox.push.encryption import opened
 from app.sandbox.server import serving_sandbox
+from tests.integration import sandbox_server
 from tests.integration.push_senders import (
     ADA,
     Sender,
@@ -28,33 +29,9 @@ from tests.integration.push_senders import (
     new_key,
     point,
 )
+from tests.integration.sandbox_server import START, SettableClock
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class SettableClock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture(scope="module")
-async def served(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[tuple[str, SettableClock]]:
-    settings = load_settings(_env_file=None, data_dir=tmp_path_factory.mktemp("data"))
-    clock = SettableClock()
-    async with serving_sandbox(settings, clock=clock) as url:
-        yield url, clock
-
-
-@pytest.fixture
-def clock(served: tuple[str, SettableClock]) -> SettableClock:
-    clock = served[1]
-    clock.now = START
-    return clock
+clock, served = sandbox_server.clock, sandbox_server.served
 
 
 @pytest.fixture
