@@ -6,13 +6,17 @@ import { onAnnouncement } from "./announcements.ts";
 /** Arrivals closer together than this are announced as one. */
 const GATHER_MS = 700;
 
+/** What is said stays this many announcements long, so that none is replaced before it is read. */
+const KEPT = 5;
+
 /** Tells who listens instead of looking what has arrived or changed, when they pause. */
 export function Announcer() {
   const client = useNotificationsClient();
-  const [announcement, setAnnouncement] = useState({ number: 0, text: "" });
+  const [said, setSaid] = useState<{ number: number; text: string }[]>([]);
 
   useEffect(() => {
-    const say = (text: string) => setAnnouncement(({ number }) => ({ number: number + 1, text }));
+    const say = (text: string) =>
+      setSaid((said) => [...said, { number: (said.at(-1)?.number ?? 0) + 1, text }].slice(-KEPT));
     let gathered: Notification[] = [];
     let timer: ReturnType<typeof setTimeout> | undefined;
     const leave = client.onArrival((item) => {
@@ -32,8 +36,10 @@ export function Announcer() {
   }, [client]);
 
   return (
-    <div className="visually-hidden" role="status" data-testid="announcer">
-      <p key={announcement.number}>{announcement.text}</p>
+    <div className="visually-hidden" role="log" data-testid="announcer">
+      {said.map(({ number, text }) => (
+        <p key={number}>{text}</p>
+      ))}
     </div>
   );
 }

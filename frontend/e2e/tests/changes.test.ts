@@ -30,7 +30,7 @@ async function press(page: Page, title: string, name: string): Promise<void> {
 
 /** Waits until it is said to who listens. */
 const announced = (page: Page, text: string | RegExp): Promise<void> =>
-  page.getByTestId("announcer").getByText(text).waitFor();
+  page.getByTestId("announcer").getByText(text).last().waitFor();
 
 const focused = (page: Page): Promise<string | null> =>
   page.evaluate(() => document.activeElement?.querySelector("h2")?.dataset["title"] ?? null);
