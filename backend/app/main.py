@@ -28,7 +28,7 @@ from app.db.database import Database
 from app.pipeline.announce import Announcer
 from app.pipeline.callbacks import callback_queue
 from app.pipeline.commit import GroupCommit
-from app.pipeline.decide import Defaults
+from app.pipeline.decide import Audience, Defaults
 from app.pipeline.deliver import Clock, utc_now
 from app.pipeline.doorbell import StreamBroker, StreamDoorbell
 from app.pipeline.keyring import Keyring
@@ -88,9 +88,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         stack.push_async_callback(broker.shutdown)
         backplane = Backplane(redis)
         announcer = await stack.enter_async_context(Announcer(backplane, StreamDoorbell(broker)))
-        groups = await stack.enter_async_context(
-            GroupCommit(database, announcer, Defaults.from_settings(settings))
-        )
+        audience = Audience(Defaults.from_settings(settings))
+        groups = await stack.enter_async_context(GroupCommit(database, announcer, audience))
         tokens = TokenVerifier(settings)
         await stack.enter_async_context(tokens.running())
         changes = InboxChanges(database, announcer.announce, clock)

@@ -34,6 +34,12 @@ hypothesis.settings.load_profile("untimed")
 
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TEMPLATE = "notify_template"
+# Limits of users have tests of their own.
+UNLIMITED = {
+    "rate_limit_push_per_hour": 1_000_000,
+    "rate_limit_in_app_per_hour": 1_000_000,
+    "rate_limit_email_per_day": 1_000_000,
+}
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ def data_dir() -> Generator[Path]:
 def server_settings() -> Generator[Settings]:
     """Settings that point to this process's own servers."""
     with tempfile.TemporaryDirectory(prefix="notify-test-") as path:
-        settings = load_settings(_env_file=None, data_dir=Path(path))
+        settings = load_settings(_env_file=None, data_dir=Path(path), **UNLIMITED)
         with running_servers(settings, postgres_settings=UNSAFE_BUT_FAST) as running:
             yield running
 

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.channels.base import Claim, Device
-from app.policy.kinds import Channel, DeviceKind
+from app.policy.kinds import Channel, DeviceKind, NotificationType
+from app.policy.routing import Request
 from app.security.vapid_keys import VapidKey
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -112,6 +113,7 @@ def a_claim(device: Device | None = None, **changes: Any) -> Claim:
         cancelled_at=None,
         email=None,
         full_name=None,
+        request=Request(NotificationType.TASK),
         device=device,
     )
     return replace(claim, **changes)

@@ -118,6 +118,10 @@ async def running_stack(
         "WS_PORT": str(ws_port),
         "SANDBOX_PORT": str(sandbox_port),
         "DATA_DIR": str(data_dir),
+        # Limits of users have tests of their own.
+        "RATE_LIMIT_PUSH_PER_HOUR": "1000000",
+        "RATE_LIMIT_IN_APP_PER_HOUR": "1000000",
+        "RATE_LIMIT_EMAIL_PER_DAY": "1000000",
         **(environment or {}),
     }
     data_dir.mkdir(parents=True, exist_ok=True)

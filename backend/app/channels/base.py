@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from app.policy.kinds import Channel, DeviceKind, Reason
+from app.policy.routing import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,11 @@ class Claim:
         locale: the user's language, a BCP 47 tag, None when it is not known.
         device: where a push goes; None for other channels, and when the device is gone.
         unread_count: of the user's inbox when a push was claimed, the absolute badge; else 0.
+        request: what the caller asked for, as the policy takes it.
+        has_read: the user has read it, or taken it out of the inbox.
+        reason: why it was not sent before.
+        summarises: stands for so many pushes that were held, None for itself alone.
+        counted_at: when it used up one of the user's limit, as far as this claim did that.
     """
 
     id: UUID
@@ -75,10 +81,15 @@ class Claim:
     cancelled_at: datetime | None
     email: str | None
     full_name: str | None
+    request: Request
     locale: str | None = None
     send_at: datetime | None = None
     device: Device | None = None
     unread_count: int = 0
+    has_read: bool = False
+    reason: Reason | None = None
+    summarises: int | None = None
+    counted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,22 @@ class Deferred:
     after: float
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The policy wants it later: this was no attempt."""
+
+    reason: Reason
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """The policy wants it in a digest: this was no attempt."""
+
+    reason: Reason
+    slot: datetime
+
+
 class DeviceFate(Enum):
     """What a failed push means for the device it was for (REQ-006)."""
 
@@ -161,7 +188,7 @@ class Recorded:
     """The channel recorded the outcome itself, in the transaction that did the work."""
 
 
-Outcome = Sent | Retry | Deferred | Failed | Skipped | Cancelled | Recorded
+Outcome = Sent | Retry | Deferred | Held | Digested | Failed | Skipped | Cancelled | Recorded
 Report = Callable[[Claim, Outcome], None]
 
 

@@ -13,7 +13,7 @@ from app.models.notification import (
     Notification,
 )
 from app.models.push import PushClosing, PushSubscription, VapidKey
-from app.models.settings import EmailDigest, Preference, Template
+from app.models.settings import EmailDigest, Preference, RateBucket, Template
 from app.models.user import InboxState, Recipient, User
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Preference",
     "PushClosing",
     "PushSubscription",
+    "RateBucket",
     "Recipient",
     "Template",
     "User",

@@ -4,7 +4,16 @@ from datetime import datetime
 from uuid import UUID
 
 from pydantic import JsonValue
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, SmallInteger, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    SmallInteger,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import String, Text
 
@@ -73,7 +82,8 @@ class Notification(Base):
     """A notification of one user (REQ-003).
 
     `position` is the inbox's `seq` at which it became visible and never changes; `seq` is that of
-    its last change. Both are null while it is not visible: scheduled, or held.
+    its last change. Both are null while it is not visible: scheduled, or held. `channels` and
+    `send_email` are what the call asked for.
     """
 
     __tablename__ = "notifications"
@@ -154,6 +164,8 @@ class Notification(Base):
     deleted_at: Mapped[datetime | None]
     expired_at: Mapped[datetime | None]
     cancelled_at: Mapped[datetime | None]
+    channels: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    send_email: Mapped[bool | None]
 
 
 class Delivery(Base):
@@ -161,7 +173,8 @@ class Delivery(Base):
 
     A `pending` row without `digest_slot` is claimed once `next_attempt_at` has come. Claiming sets
     `lease_token` and moves `next_attempt_at` to the lease's end, so a dead worker's row is due
-    again by itself, and only the token's holder may record an outcome.
+    again by itself, and only the token's holder may record an outcome. `counted_at` says when it
+    used up one of its user's limit, `summarises` that it stands for so many held pushes.
     """
 
     __tablename__ = "notification_deliveries"
@@ -191,6 +204,19 @@ class Delivery(Base):
             "idx_notification_deliveries_unseen",
             "user_id",
             postgresql_where=text("channel = 'in_app' AND status = 'sent'"),
+        ),
+        Index(
+            "idx_notification_deliveries_counted",
+            "user_id",
+            "channel",
+            "counted_at",
+            postgresql_where=text("counted_at IS NOT NULL"),
+        ),
+        Index(
+            "idx_notification_deliveries_held",
+            "user_id",
+            "channel",
+            postgresql_where=text("status = 'pending' AND reason IN ('quiet_hours', 'user_limit')"),
         ),
         Index(
             "idx_notification_deliveries_dead",
@@ -223,6 +249,8 @@ class Delivery(Base):
     delivered_at: Mapped[datetime | None]
     failed_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
+    counted_at: Mapped[datetime | None]
+    summarises: Mapped[int | None]
 
 
 class IdempotencyKey(Base):

@@ -26,6 +26,11 @@ class Preference(Base):
             name="preferences_digest_frequency_check",
         ),
         CheckConstraint("digest_day between 1 and 7", name="preferences_digest_day_check"),
+        CheckConstraint(
+            "(quiet_hours_start is null) = (quiet_hours_end is null)"
+            " and quiet_hours_start <> quiet_hours_end",
+            name="preferences_quiet_hours_check",
+        ),
         Index("idx_notification_preferences_user_id", "user_id"),
     )
 
@@ -43,6 +48,16 @@ class Preference(Base):
     quiet_hours_days: Mapped[list[JsonValue] | None]
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
+
+
+class RateBucket(Base):
+    """A token bucket: what was in it when it was last looked at (REQ-023)."""
+
+    __tablename__ = "rate_buckets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    tokens: Mapped[float]
+    updated_at: Mapped[datetime]
 
 
 class Template(Base):

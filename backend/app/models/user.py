@@ -51,7 +51,8 @@ class InboxState(Base):
     """Where a user's inbox stands; locked by everything that changes the inbox.
 
     `seq` counts changes, `unread` counts by type without zeros, and a `since` below `floor_seq`
-    cannot be served any more.
+    cannot be served any more. `choices_version` counts changes of the user's preferences: what is
+    remembered of them holds as long as it is the same.
     """
 
     __tablename__ = "inbox_state"
@@ -66,3 +67,4 @@ class InboxState(Base):
     seq: Mapped[Zero] = mapped_column(BigInteger)
     unread: Mapped[EmptyObject]
     floor_seq: Mapped[Zero] = mapped_column(BigInteger)
+    choices_version: Mapped[Zero] = mapped_column(BigInteger)

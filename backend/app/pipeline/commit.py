@@ -14,7 +14,7 @@ from app.db.database import Database, Driver, is_busy
 from app.errors import Unavailable, UnknownUser
 from app.pipeline.announce import Announcer
 from app.pipeline.coalescing import Coalescer
-from app.pipeline.decide import Defaults
+from app.pipeline.decide import Audience
 from app.pipeline.draft import Draft, already_expired
 from app.pipeline.enqueue import announcement_of, store
 from app.pipeline.idempotency import Attempt, claim, keep, release
@@ -35,13 +35,13 @@ class GroupCommit:
     Args:
         database: where notifications are stored.
         announcer: tells gateways and workers after the commit.
-        defaults: what holds for users who chose nothing.
+        audience: knows the users.
     """
 
-    def __init__(self, database: Database, announcer: Announcer, defaults: Defaults) -> None:
+    def __init__(self, database: Database, announcer: Announcer, audience: Audience) -> None:
         self._database = database
         self._announcer = announcer
-        self._defaults = defaults
+        self._audience = audience
         self._groups: Coalescer[Draft, Receipt] = Coalescer(
             self._commit_group, limit=GROUP_LIMIT, workers=WRITERS
         )
@@ -113,7 +113,7 @@ class GroupCommit:
             new = [draft for draft in new if not draft.is_expired]
             if opening:
                 await open_inboxes(driver, {draft.user_id for draft in new})
-            prepared = await store(driver, new, self._defaults)
+            prepared = await store(driver, new, self._audience)
             receipts = {item.draft.id: receipt_of(item) for item in prepared}
             await _settle_keys(driver, claimed, receipts)
         self._announcer.announce(announcement_of(prepared))

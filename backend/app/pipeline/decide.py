@@ -1,48 +1,70 @@
 """Stage 2: what is known of the users, and what the policy says for each draft."""
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time
+from datetime import datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import JsonValue
-
 from app.config import Settings
 from app.db.database import Driver
-from app.pipeline.draft import Draft, JsonObject
-from app.policy.kinds import Channel, DeviceKind
-from app.policy.routing import Decision, Recipient, Request, decide, effective_priority
+from app.pipeline.choices import ChoicesCache, UserChoices
+from app.pipeline.draft import Draft
+from app.policy.kinds import Action, Channel, DeviceKind, NotificationType, Reason
+from app.policy.limits import Limit
+from app.policy.preferences import Preferences
+from app.policy.replay import Record, inputs_of, outcomes_of, schedule_of
+from app.policy.routing import Decision, Recipient, Request, decide, is_limited
+from app.ratelimit.lines import Line, UserChannel, read_lines
 from app.realtime.inboxes import Inbox, inbox_of
 
 # Inboxes are locked in the order of user ids.
 LOCK_RECIPIENTS = """
-    SELECT i.user_id, i.seq, i.unread, r.email IS NOT NULL AS has_address, r.timezone,
+    SELECT i.user_id, i.seq, i.unread, i.choices_version, r.email IS NOT NULL AS has_address,
+           r.timezone, r.quiet_hours, r.pause_until,
            EXISTS (SELECT FROM push_subscriptions p WHERE p.user_id = i.user_id) AS has_device
     FROM inbox_state i
     LEFT JOIN notification_recipients r ON r.user_id = i.user_id
     WHERE i.user_id = ANY($1::uuid[])
     ORDER BY i.user_id FOR UPDATE OF i
 """
+# Who has no inbox yet would be given an empty one.
+READ_RECIPIENTS = """
+    SELECT u.id AS user_id, coalesce(i.seq, 0) AS seq, coalesce(i.unread, '{}') AS unread,
+           coalesce(i.choices_version, 0) AS choices_version, r.email IS NOT NULL AS has_address,
+           r.timezone, r.quiet_hours, r.pause_until,
+           EXISTS (SELECT FROM push_subscriptions p WHERE p.user_id = u.id) AS has_device
+    FROM users u
+    LEFT JOIN inbox_state i ON i.user_id = u.id
+    LEFT JOIN notification_recipients r ON r.user_id = u.id
+    WHERE u.id = ANY($1::uuid[])
+"""
+READ_DEVICES = """
+    SELECT user_id, id, kind, created_at FROM push_subscriptions
+    WHERE user_id = ANY($1::uuid[]) AND is_active
+    ORDER BY id
+"""
 # Read when the inboxes are locked, however long that took: who waited would see devices that are
 # gone, and not see those that took their place. They stay until what is for them is stored. Locked
 # in the order of ids, as whoever removes devices does.
-HOLD_DEVICES = """
-    SELECT user_id, id, kind, created_at FROM push_subscriptions
-    WHERE user_id = ANY($1::uuid[]) AND is_active
-    ORDER BY id FOR KEY SHARE
-"""
+HOLD_DEVICES = f"{READ_DEVICES} FOR KEY SHARE"
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds for users who chose nothing."""
+    """What holds in this installation, and for users who chose nothing.
+
+    Args:
+        configured: channels that have a provider.
+        limits: how much of a channel a user gets, where it is limited.
+    """
 
     timezone: ZoneInfo
-    digest_time: time
-    digest_weekday: int
+    preferences: Preferences
     configured: frozenset[Channel]
+    limits: Mapping[Channel, Limit]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Defaults":
@@ -51,67 +73,203 @@ class Defaults:
         configured = {Channel.IN_APP, Channel.PUSH}
         if settings.email_configured:
             configured.add(Channel.EMAIL)
+        hour, day = timedelta(hours=1), timedelta(days=1)
         return cls(
             timezone=settings.default_timezone,
-            digest_time=time.fromisoformat(settings.digest_default_time),
-            digest_weekday=settings.digest_default_day,
+            preferences=Preferences(
+                digest_time=time.fromisoformat(settings.digest_default_time),
+                digest_day=settings.digest_default_day,
+            ),
             configured=frozenset(configured),
+            limits={
+                Channel.PUSH: Limit(settings.rate_limit_push_per_hour, hour),
+                Channel.IN_APP: Limit(settings.rate_limit_in_app_per_hour, hour),
+                Channel.EMAIL: Limit(settings.rate_limit_email_per_day, day),
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a user, whatever the notification is.
+
+    Args:
+        basis: all that does not depend on the notification or its devices.
+    """
+
+    basis: Recipient
+    choices: UserChoices
+    defaults: Defaults
+
+    def recipient(self, of: NotificationType, kinds: Iterable[DeviceKind]) -> Recipient:
+        """The user as the policy sees them for a type, with devices of these kinds."""
+        kinds = set(kinds)
+        return replace(
+            self.basis,
+            has_device=bool(kinds),
+            has_phone=DeviceKind.FCM in kinds,
+            preferences=self.choices.preferences(of, self.defaults.preferences),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A user as a draft finds them.
+    """A user as drafts find them; advanced in memory as they are decided.
 
     Args:
-        recipient: what the policy needs to know of them.
-        inbox: locked.
+        inbox: locked, if something is to be stored.
         devices: those that pushes go to, the oldest first.
+        line: their use of the limit of in-app notifications.
     """
 
-    recipient: Recipient
+    profile: Profile
     inbox: Inbox
     devices: Mapping[UUID, DeviceKind]
+    line: Line
 
     def narrowed(self, draft: Draft) -> "Target":
         """The same user with those devices alone that the draft is for."""
         if draft.only_device is None:
             return self
         kind = self.devices.get(draft.only_device)
-        devices = {} if kind is None else {draft.only_device: kind}
-        return replace(self, recipient=_having(self.recipient, devices), devices=devices)
+        return replace(self, devices={} if kind is None else {draft.only_device: kind})
+
+    def decide(self, draft: Draft) -> "Run":
+        """Run the policy for a draft, at the instant it was made; nothing is advanced."""
+        recipient = self.profile.recipient(draft.request.type, self.devices.values())
+        frees_at = self._limit.frees_at(
+            [*self.line.counted.values()],
+            draft.created_at,
+            ahead=self.line.ahead_of(draft.id),
+        )
+        if frees_at is not None:
+            recipient = replace(recipient, frees_at={Channel.IN_APP: frees_at})
+        return run_policy(draft.request, recipient, draft.created_at)
+
+    def count(self, draft: Draft, decision: Decision) -> None:
+        """Count what was decided for the inbox against its limit."""
+        if not is_limited(draft.request):
+            return
+        if decision.action is Action.SEND:
+            self.line.counted[draft.id] = draft.created_at
+        elif decision.reason is Reason.USER_LIMIT:
+            self.line.waiting.add(draft.id)
+
+    @property
+    def _limit(self) -> Limit:
+        return self.profile.defaults.limits[Channel.IN_APP]
 
 
-async def lock_recipients(
-    driver: Driver, user_ids: Collection[UUID], defaults: Defaults
-) -> dict[UUID, Target]:
-    """Each user who has an inbox, which is locked."""
-    rows = await driver.fetch(LOCK_RECIPIENTS, sorted(user_ids))
-    devices: dict[UUID, dict[UUID, DeviceKind]] = {row["user_id"]: {} for row in rows}
-    if having := [row["user_id"] for row in rows if row["has_device"]]:
-        held = await driver.fetch(HOLD_DEVICES, having)
-        for device in sorted(held, key=lambda row: (row["created_at"], row["id"])):
-            devices[device["user_id"]][device["id"]] = DeviceKind(device["kind"])
-    return {row["user_id"]: _target(row, devices[row["user_id"]], defaults) for row in rows}
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the policy, as the trace keeps it."""
+
+    decisions: tuple[Decision, ...]
+    inputs: Record
+
+    def outcomes(self) -> list[Record]:
+        """The decisions as the trace shows them."""
+        return outcomes_of(self.decisions)
 
 
-def _target(
-    row: Mapping[str, Any], devices: Mapping[UUID, DeviceKind], defaults: Defaults
-) -> Target:
-    recipient = Recipient(
-        has_address=row["has_address"],
-        has_device=False,
-        timezone=_timezone(row["timezone"], defaults.timezone),
-        configured=defaults.configured,
-        digest_time=defaults.digest_time,
-        digest_weekday=defaults.digest_weekday,
-    )
-    return Target(_having(recipient, devices), inbox_of(row), devices)
+def run_policy(
+    request: Request, recipient: Recipient, now: datetime, channels: Iterable[Channel] = Channel
+) -> Run:
+    """Decide, and keep what it was decided from."""
+    decisions = decide(request, recipient, now=now, channels=channels)
+    return Run(decisions, inputs_of(request, recipient, now))
 
 
-def _having(recipient: Recipient, devices: Mapping[UUID, DeviceKind]) -> Recipient:
-    has_phone = DeviceKind.FCM in devices.values()
-    return replace(recipient, has_device=bool(devices), has_phone=has_phone)
+class Audience:
+    """Knows users as recipients.
+
+    Args:
+        defaults: what holds for users who chose nothing.
+    """
+
+    def __init__(self, defaults: Defaults) -> None:
+        self.defaults = defaults
+        self._choices = ChoicesCache()
+
+    async def lock(self, driver: Driver, drafts: Sequence[Draft]) -> dict[UUID, Target]:
+        """Each user of the drafts who has an inbox, which is locked.
+
+        Args:
+            driver: a transaction as the service role.
+        """
+        return await self._targets(driver, drafts, LOCK_RECIPIENTS, HOLD_DEVICES)
+
+    async def look(self, driver: Driver, draft: Draft) -> Target | None:
+        """The user of a draft, without locking anything; None if there is no such user.
+
+        Args:
+            driver: a transaction as the service role, or as the user.
+        """
+        found = await self._targets(driver, [draft], READ_RECIPIENTS, READ_DEVICES)
+        return found.get(draft.user_id)
+
+    async def profiles(
+        self, driver: Driver, rows: Iterable[Mapping[str, Any]]
+    ) -> dict[UUID, Profile]:
+        """The users of rows.
+
+        Args:
+            rows: with `user_id`, `choices_version`, `has_address`, `timezone`, `quiet_hours` and
+                `pause_until`, as they were read in the driver's transaction.
+        """
+        rows = list(rows)
+        choices = await self._choices.read(
+            driver, {row["user_id"]: row["choices_version"] for row in rows}
+        )
+        return {
+            row["user_id"]: Profile(
+                basis=Recipient(
+                    has_address=row["has_address"],
+                    has_device=False,
+                    timezone=_timezone(row["timezone"], self.defaults.timezone),
+                    configured=self.defaults.configured,
+                    schedule=None
+                    if row["quiet_hours"] is None
+                    else schedule_of(row["quiet_hours"]),
+                    pause_until=row["pause_until"],
+                ),
+                choices=choices[row["user_id"]],
+                defaults=self.defaults,
+            )
+            for row in rows
+        }
+
+    async def _targets(
+        self, driver: Driver, drafts: Sequence[Draft], users: str, devices: str
+    ) -> dict[UUID, Target]:
+        wanted = Counter(draft.user_id for draft in drafts)
+        rows = await driver.fetch(users, sorted(wanted))
+        profiles = await self.profiles(driver, rows)
+        owned: dict[UUID, dict[UUID, DeviceKind]] = {row["user_id"]: {} for row in rows}
+        if having := [row["user_id"] for row in rows if row["has_device"]]:
+            found = await driver.fetch(devices, having)
+            for device in sorted(found, key=lambda row: (row["created_at"], row["id"])):
+                owned[device["user_id"]][device["id"]] = DeviceKind(device["kind"])
+        lines = await self._lines(driver, rows, drafts)
+        return {
+            row["user_id"]: Target(
+                profiles[row["user_id"]],
+                inbox_of(row),
+                owned[row["user_id"]],
+                lines.get((row["user_id"], Channel.IN_APP)) or Line(),
+            )
+            for row in rows
+        }
+
+    async def _lines(
+        self, driver: Driver, rows: Sequence[Mapping[str, Any]], drafts: Sequence[Draft]
+    ) -> dict[UserChannel, Line]:
+        """What inboxes have shown of late."""
+        # One that has hardly ever changed cannot have shown too much.
+        room = self.defaults.limits[Channel.IN_APP].most - len(drafts)
+        busy = [(row["user_id"], Channel.IN_APP) for row in rows if row["seq"] > room]
+        now = min(draft.created_at for draft in drafts)
+        return await read_lines(driver, busy, self.defaults.limits, now)
 
 
 def _timezone(name: str | None, default: ZoneInfo) -> ZoneInfo:
@@ -120,64 +278,3 @@ def _timezone(name: str | None, default: ZoneInfo) -> ZoneInfo:
         return ZoneInfo(name) if name else default
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return default
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of the policy, as the trace keeps it."""
-
-    decisions: tuple[Decision, ...]
-    inputs: JsonObject
-
-    def outcomes(self) -> list[JsonValue]:
-        """The decisions as the trace shows them."""
-        return [
-            {
-                "channel": decision.channel.value,
-                "action": decision.action.value,
-                "reason": decision.reason.value,
-                "until": _instant(decision.until),
-            }
-            for decision in self.decisions
-        ]
-
-
-def run_policy(draft: Draft, recipient: Recipient) -> Run:
-    """Decide a draft at the instant it was made."""
-    decisions = decide(draft.request, recipient, now=draft.created_at)
-    return Run(decisions, recorded_inputs(draft.request, recipient, draft.created_at))
-
-
-def recorded_inputs(request: Request, recipient: Recipient, now: datetime) -> JsonObject:
-    """All that `decide` saw, so that the run can be replayed."""
-    known: JsonObject = {
-        "has_address": recipient.has_address,
-        "has_device": recipient.has_device,
-        "has_phone": recipient.has_phone,
-        "timezone": recipient.timezone.key,
-        "configured": _channels(recipient.configured),
-        "digest_frequency": recipient.digest_frequency.value,
-        "digest_time": recipient.digest_time.isoformat(),
-        "digest_weekday": recipient.digest_weekday,
-    }
-    return {
-        "type": request.type.value,
-        "priority": effective_priority(request).value,
-        "channels": _channels(request.channels),
-        "send_email": request.send_email,
-        "send_at": _instant(request.send_at),
-        "expires_at": _instant(request.expires_at),
-        "silent": request.silent,
-        "now": _instant(now),
-        "recipient": known,
-    }
-
-
-def _channels(channels: frozenset[Channel] | None) -> JsonValue:
-    if channels is None:
-        return None
-    return [channel.value for channel in Channel if channel in channels]
-
-
-def _instant(value: datetime | None) -> str | None:
-    return None if value is None else value.astimezone(UTC).isoformat()

@@ -33,8 +33,17 @@ from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable
 from app.pipeline.lanes import Lanes
+from app.pipeline.reconsider import Reconsiderer
 from app.pipeline.track import Recorder
-from app.policy.kinds import PRIORITY_RANKS, Channel, DeviceKind, Reason
+from app.policy.kinds import (
+    PRIORITY_RANKS,
+    Channel,
+    DeviceKind,
+    NotificationType,
+    Priority,
+    Reason,
+)
+from app.policy.routing import Request
 
 log = structlog.get_logger()
 
@@ -81,7 +90,9 @@ CLAIM = """
     )
     SELECT c.id, c.lease_token, c.notification_id, c.user_id, c.channel, c.attempts,
            c.expired_leases, n.type, n.priority, n.title, n.body, n.body_html, n.data,
-           n.created_at, n.send_at, n.expires_at, n.cancelled_at, r.email, r.full_name, r.locale,
+           n.created_at, n.send_at, n.expires_at, n.cancelled_at, n.channels, n.send_email,
+           coalesce(n.read_at, n.deleted_at) IS NOT NULL AS has_read, c.reason, c.summarises,
+           r.email, r.full_name, r.locale,
            c.device_id, p.id IS NOT NULL AS is_visible, p.is_active,
            p.kind, p.endpoint, p.p256dh_key, p.auth_key, p.vapid_key_id,
            p.fcm_token, p.device_info ->> 'platform' AS platform,
@@ -130,6 +141,7 @@ class Deliverer:
 
     Args:
         channels: what can be sent; deliveries of other channels are skipped with a reason.
+        reconsiderer: decides pushes and emails once more.
         recorder: writes outcomes.
         clock: the present instant; injected so that time can be driven.
     """
@@ -139,11 +151,13 @@ class Deliverer:
         settings: Settings,
         database: Database,
         channels: Iterable[ChannelSender],
+        reconsiderer: Reconsiderer,
         recorder: Recorder,
         clock: Clock = utc_now,
     ) -> None:
         self._database = database
         self._channels = {sender.channel: sender for sender in channels}
+        self._reconsiderer = reconsiderer
         self._recorder = recorder
         self._clock = clock
         self._lease = timedelta(seconds=settings.delivery_lease_seconds)
@@ -165,14 +179,8 @@ class Deliverer:
 
         When it is cancelled, what has no outcome yet is due again at once, for any worker.
         """
-        by_channel: dict[Channel, list[Claim]] = defaultdict(list)
-        for claim in claims:
-            verdict = self._verdict(claim)
-            if verdict is None:
-                by_channel[claim.channel].append(claim)
-            else:
-                self._report(claim, verdict)
         try:
+            by_channel = await self._to_send(claims)
             await asyncio.gather(
                 *(self._send(channel, batch) for channel, batch in by_channel.items())
             )
@@ -182,6 +190,29 @@ class Deliverer:
             raise
         finally:
             self.lanes.release(claims)
+
+    async def _to_send(self, claims: Sequence[Claim]) -> dict[Channel, list[Claim]]:
+        """What is to be sent now; what becomes of all others is reported."""
+        by_channel: dict[Channel, list[Claim]] = defaultdict(list)
+        open_claims: list[Claim] = []
+        for claim in claims:
+            verdict = self._verdict(claim)
+            if verdict is not None:
+                self._report(claim, verdict)
+            elif claim.channel is Channel.IN_APP:
+                by_channel[claim.channel].append(claim)
+            else:
+                open_claims.append(claim)
+        now = self._clock()
+        found = await self._reconsiderer.reconsider(open_claims, now)
+        self._recorder.note(found, now)
+        for item in found:
+            outcome = item.outcome
+            if outcome is None:
+                by_channel[item.claim.channel].append(item.claim)
+            else:
+                self._report(item.claim, outcome)
+        return by_channel
 
     async def next_due(self) -> datetime | None:
         """When the earliest delivery that there is room for is due, None when none waits."""
@@ -241,18 +272,17 @@ class Deliverer:
             return claims
 
     def _verdict(self, claim: Claim) -> Outcome | None:
-        """What is known without sending, None when the claim is to be sent."""
+        """What no policy is needed for, None when the claim may be sent."""
         if claim.cancelled_at is not None:
             return Cancelled(Reason.CANCELLED)
         if claim.expired_leases >= self._max_expired_leases:
             deaths = f"Workers died while sending it, {claim.expired_leases} times."
             return Failed(Reason.POISON, deaths)
-        if claim.expires_at is not None and claim.expires_at <= self._clock():
-            return Skipped(Reason.EXPIRED)
         if claim.channel not in self._channels:
             return Skipped(Reason.CHANNEL_NOT_CONFIGURED)
-        if claim.channel is Channel.PUSH and claim.device is None:
-            return Skipped(Reason.NO_DEVICE)
+        is_expired = claim.expires_at is not None and claim.expires_at <= self._clock()
+        if claim.channel is Channel.IN_APP and is_expired:
+            return Skipped(Reason.EXPIRED)
         return None
 
     def _report(self, claim: Claim, outcome: Outcome) -> None:
@@ -306,10 +336,27 @@ def _claim(row: RowMapping) -> Claim:
         cancelled_at=row["cancelled_at"],
         email=row["email"],
         full_name=row["full_name"],
+        request=_request(row),
         locale=row["locale"],
         send_at=row["send_at"],
         device=_device(row) if row["is_active"] else None,
         unread_count=row["unread_count"],
+        has_read=row["has_read"],
+        reason=None if row["reason"] is None else Reason(row["reason"]),
+        summarises=row["summarises"],
+    )
+
+
+def _request(row: RowMapping) -> Request:
+    channels = row["channels"]
+    return Request(
+        type=NotificationType(row["type"]),
+        priority=Priority(row["priority"]),
+        channels=None if channels is None else frozenset(map(Channel, channels)),
+        send_email=row["send_email"],
+        send_at=row["send_at"],
+        expires_at=row["expires_at"],
+        silent=row["data"].get("silent") is True,
     )
 
 

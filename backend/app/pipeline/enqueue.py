@@ -14,10 +14,10 @@ from uuid_utils.compat import uuid7
 
 from app.db.database import Driver, dumps
 from app.pipeline.announce import Announcement
-from app.pipeline.decide import Defaults, Run, Target, lock_recipients, run_policy
+from app.pipeline.decide import Audience, Run, Target
 from app.pipeline.draft import Draft
 from app.policy.kinds import Action, Channel, DeliveryStatus, DeviceKind
-from app.policy.routing import Decision, effective_priority
+from app.policy.routing import Decision, effective_priority, is_limited
 from app.realtime.backplane import Change
 from app.realtime.frames import InboxItem, visible_change
 from app.realtime.inboxes import Inbox, inbox_columns
@@ -26,18 +26,18 @@ WRITE_GROUP = """
     WITH stored AS (
         INSERT INTO notifications (
             id, user_id, type, priority, title, body, body_html, data, template_id, service,
-            batch_id, position, seq, send_at, created_at, expires_at, masked
+            batch_id, position, seq, send_at, created_at, expires_at, masked, channels, send_email
         )
         SELECT id, user_id, type, priority, title, body, body_html, data::jsonb, template_id,
                service, batch_id, position, position, send_at, created_at, expires_at,
-               masked::jsonb
+               masked::jsonb, string_to_array(channels, ','), send_email
         FROM unnest(
             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::text[], $10::text[], $11::uuid[], $12::bigint[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[], $32::text[]
+            $14::timestamptz[], $15::timestamptz[], $32::text[], $35::text[], $36::boolean[]
         ) AS n (
             id, user_id, type, priority, title, body, body_html, data, template_id, service,
-            batch_id, position, send_at, created_at, expires_at, masked
+            batch_id, position, send_at, created_at, expires_at, masked, channels, send_email
         )
     ), decided AS (
         INSERT INTO notification_decisions (
@@ -49,12 +49,12 @@ WRITE_GROUP = """
     ), queued AS (
         INSERT INTO notification_deliveries (
             id, notification_id, user_id, channel, status, reason, urgency, next_attempt_at,
-            digest_slot, sent_at, created_at, device_id
+            digest_slot, sent_at, created_at, device_id, counted_at
         )
         SELECT * FROM unnest(
             $18::uuid[], $19::uuid[], $20::uuid[], $21::text[], $22::text[], $23::text[],
             $24::smallint[], $25::timestamptz[], $26::timestamptz[], $27::timestamptz[],
-            $28::timestamptz[], $33::uuid[]
+            $28::timestamptz[], $33::uuid[], $34::timestamptz[]
         )
     )
     UPDATE inbox_state i SET seq = v.seq, unread = v.unread::jsonb
@@ -74,7 +74,8 @@ class Queued:
     next_attempt_at: datetime | None
     digest_slot: datetime | None
     sent_at: datetime | None
-    device_id: UUID | None = None
+    counted_at: datetime | None
+    device_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +117,17 @@ def prepare(draft: Draft, target: Target) -> Prepared:
     """Decide a draft and give it its place; advances the locked inbox in memory."""
     target = target.narrowed(draft)
     inbox = target.inbox
-    run = run_policy(draft, target.recipient)
-    visible = any(
-        decision.channel is Channel.IN_APP and decision.action is Action.SEND
-        for decision in run.decisions
-    )
+    run = target.decide(draft)
+    (shown,) = (decision for decision in run.decisions if decision.channel is Channel.IN_APP)
+    target.count(draft, shown)
+    visible = shown.action is Action.SEND
     position = inbox.admit(draft.request.type.value) if visible else None
     return Prepared(
         draft=draft,
         run=run,
         position=position,
         deliveries=tuple(
-            _queued(decision, draft.created_at, device)
+            _queued(decision, draft, device)
             for decision in run.decisions
             if decision.delivers
             for device in _receivers(decision, draft, target)
@@ -136,7 +136,7 @@ def prepare(draft: Draft, target: Target) -> Prepared:
     )
 
 
-async def store(driver: Driver, drafts: Sequence[Draft], defaults: Defaults) -> list[Prepared]:
+async def store(driver: Driver, drafts: Sequence[Draft], audience: Audience) -> list[Prepared]:
     """Decide a group of drafts and write all that follows from it.
 
     Args:
@@ -147,13 +147,13 @@ async def store(driver: Driver, drafts: Sequence[Draft], defaults: Defaults) -> 
     """
     if not drafts:
         return []
-    users = await lock_recipients(driver, {draft.user_id for draft in drafts}, defaults)
+    users = await audience.lock(driver, drafts)
     prepared = [prepare(draft, users[draft.user_id]) for draft in drafts if draft.user_id in users]
     if prepared:
         inboxes = inbox_columns(target.inbox for target in users.values())
-        masked = [dumps(item.draft.content.masked) for item in prepared]
-        devices = [queued.device_id for item in prepared for queued in item.deliveries]
-        await driver.execute(WRITE_GROUP, *_columns(prepared), *inboxes, masked, devices)
+        await driver.execute(
+            WRITE_GROUP, *_columns(prepared), *inboxes, *_further_columns(prepared)
+        )
     return prepared
 
 
@@ -200,6 +200,21 @@ def _columns(prepared: Sequence[Prepared]) -> tuple[list[Any], ...]:
     )
 
 
+def _further_columns(prepared: Sequence[Prepared]) -> tuple[list[Any], ...]:
+    requests = [item.draft.request for item in prepared]
+    deliveries = [queued for item in prepared for queued in item.deliveries]
+    return (
+        [dumps(item.draft.content.masked) for item in prepared],
+        [queued.device_id for queued in deliveries],
+        [queued.counted_at for queued in deliveries],
+        [
+            None if request.channels is None else ",".join(sorted(request.channels))
+            for request in requests
+        ],
+        [request.send_email for request in requests],
+    )
+
+
 def _receivers(decision: Decision, draft: Draft, target: Target) -> Iterable[UUID | None]:
     """The devices of a push, each with a delivery of its own; no device for other channels."""
     if decision.channel is not Channel.PUSH:
@@ -209,7 +224,8 @@ def _receivers(decision: Decision, draft: Draft, target: Target) -> Iterable[UUI
     return target.devices
 
 
-def _queued(decision: Decision, now: datetime, device_id: UUID | None) -> Queued:
+def _queued(decision: Decision, draft: Draft, device_id: UUID | None) -> Queued:
+    now = draft.created_at
     # The in-app delivery is the commit itself: the position makes it visible.
     committed = decision.channel is Channel.IN_APP and decision.action is Action.SEND
     due = None
@@ -225,6 +241,7 @@ def _queued(decision: Decision, now: datetime, device_id: UUID | None) -> Queued
         next_attempt_at=due,
         digest_slot=decision.until if decision.action is Action.DIGEST else None,
         sent_at=now if committed else None,
+        counted_at=now if committed and is_limited(draft.request) else None,
         device_id=device_id,
     )
 

@@ -22,7 +22,7 @@ from app.db.database import Database, driver_of
 from app.errors import Unavailable
 from app.pipeline.announce import Announcer
 from app.pipeline.batch import BatchContent, stored_content
-from app.pipeline.decide import Defaults
+from app.pipeline.decide import Audience
 from app.pipeline.deliver import Clock
 from app.pipeline.draft import Draft
 from app.pipeline.enqueue import announcement_of, store
@@ -101,11 +101,11 @@ class Expander:
     """
 
     def __init__(
-        self, database: Database, announcer: Announcer, defaults: Defaults, clock: Clock
+        self, database: Database, announcer: Announcer, audience: Audience, clock: Clock
     ) -> None:
         self._database = database
         self._announcer = announcer
-        self._defaults = defaults
+        self._audience = audience
         self._clock = clock
         self._chunk = FIRST_CHUNK
         self._last = UUID(int=0)
@@ -158,7 +158,7 @@ class Expander:
         async with self._database.as_service() as connection:
             taken = await _take(connection, batch.id, limit)
             drafts = self._drafts(batch, stored, taken)
-            prepared = await store(await driver_of(connection), drafts, self._defaults)
+            prepared = await store(await driver_of(connection), drafts, self._audience)
             if taken:
                 created = [item.draft.user_id for item in prepared]
                 await connection.execute(

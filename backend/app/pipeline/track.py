@@ -17,7 +17,9 @@ from app.channels.base import (
     Cancelled,
     Claim,
     Deferred,
+    Digested,
     Failed,
+    Held,
     Outcome,
     Recorded,
     Retry,
@@ -25,10 +27,11 @@ from app.channels.base import (
     Skipped,
 )
 from app.config import Settings
-from app.db.database import Database
+from app.db.database import Database, dumps
 from app.errors import Unavailable
 from app.pipeline.coalescing import Coalescer
 from app.pipeline.devices import seen_devices, settle_devices
+from app.pipeline.reconsider import Reconsidered
 from app.policy.kinds import DeliveryStatus, Reason
 from app.policy.retry import RetryPolicy
 from app.security.redact import mask_text
@@ -46,15 +49,17 @@ RECORD = text("""
                CASE WHEN stopped THEN 'cancelled' ELSE t.status END AS status,
                CASE WHEN stopped THEN 'cancelled' ELSE t.event END AS event,
                CASE WHEN stopped THEN 'cancelled' ELSE t.reason END AS reason,
-               CASE WHEN NOT stopped THEN t.due END AS due
+               CASE WHEN NOT stopped THEN t.due END AS due,
+               CASE WHEN NOT stopped THEN t.slot END AS slot, t.counted_at
         FROM unnest(
             CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:notification_ids AS uuid[]),
             CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:details AS text[]),
             CAST(:due AS timestamptz[]), CAST(:provider_ids AS text[]), CAST(:events AS text[]),
-            CAST(:attempts AS int[]), CAST(:uncounted AS int[]), CAST(:device_ids AS uuid[])
+            CAST(:attempts AS int[]), CAST(:uncounted AS int[]), CAST(:device_ids AS uuid[]),
+            CAST(:slots AS timestamptz[]), CAST(:counted AS timestamptz[])
         ) AS t (
             id, token, notification_id, status, reason, detail, due, provider_id, event, attempts,
-            uncounted, device_id
+            uncounted, device_id, slot, counted_at
         )
         JOIN notifications n ON n.id = t.notification_id
         JOIN notification_deliveries p ON p.id = t.id
@@ -66,6 +71,8 @@ RECORD = text("""
         SET status = CASE WHEN d.status = 'delivered' THEN d.status ELSE t.status END,
             reason = t.reason, error_message = t.detail, lease_token = NULL,
             next_attempt_at = CASE WHEN d.status <> 'delivered' THEN t.due END,
+            digest_slot = CASE WHEN d.status <> 'delivered' THEN t.slot END,
+            counted_at = coalesce(t.counted_at, d.counted_at),
             attempts = d.attempts - t.uncounted,
             -- Who lives to record an outcome was not killed by it: no suspect any more.
             urgency = mod(d.urgency, 4),
@@ -81,7 +88,7 @@ RECORD = text("""
         -- The device may have been removed since.
         RETURNING d.notification_id, d.user_id, d.channel,
                   coalesce(t.device_id, d.device_id) AS device_id, t.event, t.reason,
-                  t.attempts, t.detail, t.provider_id, t.due, t.reason_before
+                  t.attempts, t.detail, t.provider_id, t.due, t.slot, t.reason_before
     )
     INSERT INTO notification_events (
         notification_id, user_id, channel, event, reason, device_id, detail, at
@@ -89,12 +96,12 @@ RECORD = text("""
     SELECT notification_id, user_id, channel, event, reason, device_id,
            jsonb_strip_nulls(jsonb_build_object(
                'attempt', attempts, 'detail', detail, 'provider_id', provider_id,
-               'next_attempt_at', due
+               'next_attempt_at', due, 'digest_slot', slot
            )),
            CAST(:now AS timestamptz)
     FROM recorded
     -- However often it is put off for the same reason, that is one event.
-    WHERE NOT (event = 'deferred' AND reason IS NOT DISTINCT FROM reason_before)
+    WHERE NOT (event IN ('deferred', 'held') AND reason IS NOT DISTINCT FROM reason_before)
 """)
 
 
@@ -119,10 +126,32 @@ class Entry:
     detail: str | None = None
     due: datetime | None = None
     provider_id: str | None = None
+    slot: datetime | None = None
+
+
+NOTE = """
+    INSERT INTO notification_decisions (
+        notification_id, user_id, stage, inputs, outcomes, decided_at
+    )
+    SELECT n.id, n.user_id, 'claim', v.inputs::jsonb, v.outcomes::jsonb, v.decided_at
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[])
+        AS v (notification_id, inputs, outcomes, decided_at)
+    JOIN notifications n ON n.id = v.notification_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A run of the policy over a claim, for the trace."""
+
+    notification_id: UUID
+    inputs: str
+    outcomes: str
+    decided_at: datetime
 
 
 class Recorder:
-    """Writes outcomes, those that arrive together in one statement.
+    """Writes outcomes and decisions, those that arrive together in one statement.
 
     Args:
         retry: when a delivery that may work later is tried again.
@@ -142,10 +171,12 @@ class Recorder:
         self._clock = clock
         self._luck = luck
         self._writes: Coalescer[Entry, None] = Coalescer(self._write, limit=OUTCOMES_AT_ONCE)
+        self._notes: Coalescer[Note, None] = Coalescer(self._write_notes, limit=OUTCOMES_AT_ONCE)
         self._pending: dict[tuple[UUID, UUID], asyncio.Future[None]] = {}  # by delivery and lease
 
     async def __aenter__(self) -> Self:
         await self._writes.__aenter__()
+        await self._notes.__aenter__()
         return self
 
     async def __aexit__(
@@ -154,7 +185,22 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self._notes.__aexit__(kind, error, trace)
         await self._writes.__aexit__(kind, error, trace)
+
+    def note(self, found: Sequence[Reconsidered], now: datetime) -> None:
+        """Record what the policy said of claims, soon; devices that share it are one record."""
+        notes = {
+            (item.claim.notification_id, item.claim.channel, item.outcome): Note(
+                item.claim.notification_id,
+                dumps(item.run.inputs),
+                dumps(item.run.outcomes()),
+                now,
+            )
+            for item in found
+        }
+        for note in notes.values():
+            self._notes.submit_nowait(note)
 
     def report(self, claim: Claim, outcome: Outcome) -> None:
         """Record what became of a claim, soon; `settle` waits for it."""
@@ -206,6 +252,10 @@ class Recorder:
                 return Entry(
                     claim, outcome, DeliveryStatus.PENDING, "deferred", reason, detail, due
                 )
+            case Held(reason, until):
+                return Entry(claim, outcome, DeliveryStatus.PENDING, "held", reason, due=until)
+            case Digested(reason, slot):
+                return Entry(claim, outcome, DeliveryStatus.PENDING, "digested", reason, slot=slot)
             case Recorded():
                 raise ValueError("What is recorded already has no row to become.")
 
@@ -238,6 +288,21 @@ class Recorder:
             return [result for entry in entries for result in await self._write([entry])]
         await self._settle_devices(entries)
         return [None] * len(entries)
+
+    async def _write_notes(self, notes: list[Note]) -> Sequence[None]:
+        try:
+            async with self._database.group_as_service() as driver:
+                await driver.execute(
+                    NOTE,
+                    [note.notification_id for note in notes],
+                    [note.inputs for note in notes],
+                    [note.outcomes for note in notes],
+                    [note.decided_at for note in notes],
+                )
+        except Exception as error:
+            # What was decided is done all the same.
+            log.warning("decisions_not_recorded", count=len(notes), error=type(error).__name__)
+        return [None] * len(notes)
 
     async def _settle_devices(self, entries: Sequence[Entry]) -> None:
         devices = seen_devices((entry.claim, entry.outcome) for entry in entries)
@@ -272,6 +337,10 @@ async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: da
             "events": [entry.event for entry in entries],
             "attempts": [entry.claim.attempts for entry in entries],
             "device_ids": [entry.claim.device and entry.claim.device.id for entry in entries],
-            "uncounted": [int(isinstance(entry.outcome, Deferred)) for entry in entries],
+            "uncounted": [
+                int(isinstance(entry.outcome, Deferred | Held | Digested)) for entry in entries
+            ],
+            "slots": [entry.slot for entry in entries],
+            "counted": [entry.claim.counted_at for entry in entries],
         },
     )

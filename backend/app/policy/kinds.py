@@ -93,10 +93,13 @@ class Reason(StrEnum):
 
     SENT_NOW = "sent_now"
     DIGEST = "digest"
+    QUIET_HOURS = "quiet_hours"
+    USER_LIMIT = "user_limit"
     SCHEDULED = "scheduled"
     EXPIRED = "expired"
     NO_DEVICE = "no_device"
     NO_ADDRESS = "no_address"
+    ADDRESS_SUPPRESSED = "address_suppressed"
     PREFERENCE_OFF = "preference_off"
     PRIORITY_RULE = "priority_rule"
     NOT_REQUESTED = "not_requested"
@@ -115,6 +118,7 @@ class Reason(StrEnum):
     DEVICE_GONE = "device_gone"
     DEVICE_REFUSED = "device_refused"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    SUMMARISED = "summarised"
     # from users
     READ_ELSEWHERE = "read_elsewhere"
     # from callers and operators

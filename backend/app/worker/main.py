@@ -23,7 +23,7 @@ from app.errors import Unavailable
 from app.pipeline.announce import Announcement, Announcer
 from app.pipeline.callbacks import CallbackSweeper, callback_queue
 from app.pipeline.closings import ClosingSweeper
-from app.pipeline.decide import Defaults
+from app.pipeline.decide import Audience, Defaults
 from app.pipeline.deliver import Clock, Deliverer, utc_now
 from app.pipeline.doorbell import (
     DELIVER_TASK,
@@ -36,10 +36,12 @@ from app.pipeline.doorbell import (
 from app.pipeline.expand import Expander
 from app.pipeline.expire import Expirer
 from app.pipeline.keyring import Keyring
+from app.pipeline.reconsider import Reconsiderer
 from app.pipeline.sweep import DRAIN_SECONDS, Sweeper
 from app.pipeline.tidy import Tidier
 from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel
+from app.ratelimit.user_limits import UserLimits
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.security.address_rules import AddressRules
@@ -84,7 +86,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
         limits=httpx.Limits(max_connections=connections),
         follow_redirects=False,
     )
-    defaults = Defaults.from_settings(settings)
+    audience = Audience(Defaults.from_settings(settings))
     keyring = Keyring(settings, database, clock)
     try:
         async with (
@@ -97,6 +99,8 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             channels: list[ChannelSender] = [
                 InAppChannel(
                     database,
+                    audience.defaults.limits[Channel.IN_APP],
+                    clock,
                     lambda changes: announcer.announce(Announcement(changes=changes)),
                     recorder.record,
                 ),
@@ -104,8 +108,10 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             ]
             if settings.email_configured:
                 channels.append(EmailChannel(settings, client))
-            deliverer = Deliverer(settings, database, channels, recorder, clock)
-            expander = Expander(database, announcer, defaults, clock)
+            limits = UserLimits(database, audience.defaults.limits)
+            reconsiderer = Reconsiderer(database, audience, limits)
+            deliverer = Deliverer(settings, database, channels, reconsiderer, recorder, clock)
+            expander = Expander(database, announcer, audience, clock)
             expirer = Expirer(database, announcer.announce, clock)
             sweeper = Sweeper(
                 deliverer, expander, expirer, clock, interval=settings.sweep_interval_seconds

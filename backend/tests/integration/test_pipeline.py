@@ -23,7 +23,7 @@ from app.errors import Unavailable, UnknownUser
 from app.load_settings import load_settings
 from app.pipeline.announce import Announcer
 from app.pipeline.commit import GroupCommit
-from app.pipeline.decide import Defaults
+from app.pipeline.decide import Audience, Defaults
 from app.pipeline.doorbell import STREAM, StreamBroker, StreamDoorbell
 from app.pipeline.draft import Content, Draft
 from app.pipeline.idempotency import Attempt, claim, release
@@ -134,7 +134,7 @@ async def stage(fresh_settings: Settings, tmp_path: Path) -> AsyncGenerator[Stag
             Announcer(Backplane(redis), StreamDoorbell(broker))
         )
         groups = await stack.enter_async_context(
-            GroupCommit(database, announcer, Defaults.from_settings(settings))
+            GroupCommit(database, announcer, Audience(Defaults.from_settings(settings)))
         )
         worker = await stack.enter_async_context(open_worker(settings, clock))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url))

@@ -21,12 +21,14 @@ from app.channels.base import (
     Retry,
     Sent,
 )
-from app.pipeline.decide import Defaults, lock_recipients
+from app.pipeline.decide import Audience, Defaults
 from app.pipeline.deliver import Deliverer
 from app.pipeline.receipt import Receipt
+from app.pipeline.reconsider import Reconsiderer
 from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel, DeviceKind, NotificationType, Priority, Reason
 from app.policy.routing import Request
+from app.ratelimit.user_limits import UserLimits
 from app.services.cancel_service import CancelService
 from tests.integration import test_pipeline
 from tests.integration.test_pipeline import START, Stage
@@ -101,7 +103,12 @@ async def pushes(stage: Stage) -> AsyncGenerator[Pushes]:
     sender = ToldSender()
     policy = retry_policy(stage.settings)
     async with Recorder(stage.database, policy, stage.clock) as recorder:
-        deliverer = Deliverer(stage.settings, stage.database, [sender], recorder, stage.clock)
+        audience = Audience(Defaults.from_settings(stage.settings))
+        limits = UserLimits(stage.database, audience.defaults.limits)
+        reconsiderer = Reconsiderer(stage.database, audience, limits)
+        deliverer = Deliverer(
+            stage.settings, stage.database, [sender], reconsiderer, recorder, stage.clock
+        )
         yield Pushes(stage, sender, deliverer)
 
 
@@ -308,7 +315,8 @@ async def test_devices_are_locked_in_the_order_in_which_they_are_removed(
 
     async def store() -> None:
         async with stage.database.group_as_service() as driver:
-            await lock_recipients(driver, users, Defaults.from_settings(stage.settings))
+            audience = Audience(Defaults.from_settings(stage.settings))
+            await audience.lock(driver, [stage.draft(user) for user in users])
 
     async with stage.database.as_service() as connection:
         await connection.execute(lock, {"id": ids[0]})

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.policy.kinds import Action, Channel, DigestFrequency, NotificationType, Priority
+from app.policy.preferences import Preferences
 from app.policy.routing import Recipient, Request, decide, effective_priority
 
 ZONES = ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Kiritimati", "Australia/Lord_Howe"]
@@ -33,9 +34,12 @@ recipients = st.builds(
     has_phone=st.booleans(),
     timezone=st.sampled_from(ZONES).map(ZoneInfo),
     configured=st.frozensets(st.sampled_from(Channel)).map(lambda found: found | {Channel.IN_APP}),
-    digest_frequency=st.sampled_from(DigestFrequency),
-    digest_time=st.times(),
-    digest_weekday=st.integers(1, 7),
+    preferences=st.builds(
+        Preferences,
+        digest_frequency=st.sampled_from(DigestFrequency),
+        digest_time=st.times(),
+        digest_day=st.integers(1, 7),
+    ),
 )
 
 

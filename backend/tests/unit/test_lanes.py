@@ -6,7 +6,8 @@ from uuid import uuid4
 
 from app.channels.base import Claim
 from app.pipeline.lanes import Lanes, Room
-from app.policy.kinds import Channel
+from app.policy.kinds import Channel, NotificationType
+from app.policy.routing import Request
 
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
 
@@ -32,6 +33,7 @@ def claims(count: int, channel: Channel = Channel.EMAIL) -> list[Claim]:
             cancelled_at=None,
             email=None,
             full_name=None,
+            request=Request(NotificationType.TASK),
         )
         for _ in range(count)
     ]

@@ -12,6 +12,7 @@ from app.policy.kinds import (
     Priority,
     Reason,
 )
+from app.policy.preferences import Preferences
 from app.policy.routing import Recipient, Request, decide, effective_priority
 
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
@@ -76,7 +77,7 @@ def test_critical_passes_narrowing_and_preferences() -> None:
     request = Request(
         NotificationType.SECURITY, channels=frozenset({Channel.IN_APP}), send_email=False
     )
-    recipient = replace(READY, digest_frequency=DigestFrequency.NEVER)
+    recipient = replace(READY, preferences=Preferences(digest_frequency=DigestFrequency.NEVER))
     assert set(outcome(request, recipient).values()) == {"send sent_now"}
 
 
@@ -98,8 +99,8 @@ def test_what_is_missing_is_said() -> None:
 
 def test_digest_frequency_decides_about_email() -> None:
     request = Request(NotificationType.USER)
-    instant = replace(READY, digest_frequency=DigestFrequency.INSTANT)
-    never = replace(READY, digest_frequency=DigestFrequency.NEVER)
+    instant = replace(READY, preferences=Preferences(digest_frequency=DigestFrequency.INSTANT))
+    never = replace(READY, preferences=Preferences(digest_frequency=DigestFrequency.NEVER))
     assert outcome(request, instant)["email"] == "send sent_now"
     assert outcome(request, never)["email"] == "skip preference_off"
     assert outcome(replace(request, send_email=True), never)["email"] == "skip preference_off"
