@@ -39,6 +39,12 @@ from app.security.redact import mask_text
 log = structlog.get_logger()
 
 OUTCOMES_AT_ONCE = 500
+TRIED_AGAIN = {
+    Reason.PROVIDER_UNAVAILABLE,
+    Reason.PROVIDER_LIMIT,
+    Reason.PROVIDER_REJECTED,
+    Reason.INTERNAL_ERROR,
+}
 
 # The lease's token fences: a worker that wakes up late changes nothing. What was cancelled while it
 # was being sent is not tried again, nor what its device has acknowledged meanwhile.
@@ -189,7 +195,10 @@ class Recorder:
         await self._writes.__aexit__(kind, error, trace)
 
     def note(self, found: Sequence[Reconsidered], now: datetime) -> None:
-        """Record what the policy said of claims, soon; devices that share it are one record."""
+        """Record what the policy said of claims, soon; devices that share it are one record.
+
+        That what was to be sent and is tried again is still to be sent is nothing new.
+        """
         notes = {
             (item.claim.notification_id, item.claim.channel, item.outcome): Note(
                 item.claim.notification_id,
@@ -198,6 +207,7 @@ class Recorder:
                 now,
             )
             for item in found
+            if item.outcome is not None or item.claim.reason not in TRIED_AGAIN
         }
         for note in notes.values():
             self._notes.submit_nowait(note)
