@@ -22,7 +22,7 @@ from uuid_utils.compat import uuid7
 
 from app.channels.base import TokenVerdict, ValidateToken, fcm_token_context
 from app.db.database import Database, Driver, dumps, is_busy
-from app.errors import Busy, EndpointInUse, NotFound, UnknownUser, ValidationFailed
+from app.errors import Busy, EndpointInUse, NotFound, ValidationFailed
 from app.pipeline.announce import Announcement
 from app.pipeline.deliver import Clock
 from app.pipeline.succession import succeed
@@ -38,6 +38,7 @@ from app.schemas.push import (
 from app.security.address_rules import ADDRESS_NOT_ALLOWED, AddressRefused
 from app.security.encryption import Cipher
 from app.security.outbound import Outbound
+from app.services.user_service import make_known
 
 log = structlog.get_logger()
 
@@ -49,12 +50,6 @@ BUSY_MESSAGE: Final = "The device is being subscribed elsewhere; try again."
 TOKEN_HASH: Final = b"fcm token hash"
 
 LOCK_NAME = "SELECT pg_advisory_xact_lock($1), pg_advisory_xact_lock($2)"
-# On a platform with a `users` table of its own, users are made there, not here.
-FIND_USER = """
-    SELECT EXISTS (SELECT FROM users WHERE id = $1) AS is_known,
-           coalesce(obj_description('users'::regclass) = 'created by notify', false) AS is_ours
-"""
-ADD_USER = "INSERT INTO users (id) VALUES ($1) ON CONFLICT DO NOTHING"
 HOLD_KEY = "SELECT FROM vapid_keys WHERE id = $1 AND retired_at IS NULL FOR SHARE"
 LOCK_DEVICES = """
     SELECT id, user_id, kind, p256dh_key, auth_key, created_at, is_active,
@@ -298,11 +293,7 @@ async def _patiently(work: Callable[[], Awaitable[Result]]) -> Result:
 async def _prepare(driver: Driver, wanted: Wanted) -> None:
     """Take the locks, and see that what is referred to exists."""
     await driver.execute(LOCK_NAME, *_lock_names(wanted))
-    (user,) = await driver.fetch(FIND_USER, wanted.user_id)
-    if not user["is_known"]:
-        if not user["is_ours"]:
-            raise UnknownUser
-        await driver.execute(ADD_USER, wanted.user_id)
+    await make_known(driver, wanted.user_id)
     if wanted.key_id is not None and not await driver.fetch(HOLD_KEY, wanted.key_id):
         raise _refused("key_id", "unknown_key", "names no VAPID key that is in use")
 

@@ -4,14 +4,18 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from app.db.database import Database, dumps
+from app.db.database import Database, Driver, driver_of, dumps
 from app.errors import UnknownUser
+from app.pipeline.choices import GLOBAL
+from app.realtime.inboxes import open_inboxes
 from app.schemas.user import StoredUser, UpsertUser
 
 # On a platform with a `users` table of its own, users are made there, not here.
-ADD_USER = text("INSERT INTO users (id) VALUES (CAST(:id AS uuid)) ON CONFLICT DO NOTHING")
-USER_EXISTS = text("SELECT EXISTS (SELECT FROM users WHERE id = CAST(:id AS uuid))")
-ARE_OURS = text("SELECT obj_description('users'::regclass) = 'created by notify'")
+FIND_USER = """
+    SELECT EXISTS (SELECT FROM users WHERE id = $1) AS is_known,
+           coalesce(obj_description('users'::regclass) = 'created by notify', false) AS is_ours
+"""
+ADD_USER = "INSERT INTO users (id) VALUES ($1) ON CONFLICT DO NOTHING"
 
 UPSERT_RECIPIENT = text("""
     INSERT INTO notification_recipients AS r (
@@ -35,9 +39,10 @@ UPSERT_RECIPIENT = text("""
         updated_at = now()
     RETURNING user_id AS id, email, full_name, timezone, locale, attributes
 """)
-OPEN_INBOX = text(
-    "INSERT INTO inbox_state (user_id) VALUES (CAST(:id AS uuid)) ON CONFLICT DO NOTHING"
-)
+ADD_DEFAULTS = """
+    INSERT INTO notification_preferences (user_id, notification_type) VALUES ($1, $2)
+    ON CONFLICT DO NOTHING
+"""
 
 
 class UserService:
@@ -49,15 +54,15 @@ class UserService:
     async def upsert(self, user_id: UUID, wanted: UpsertUser) -> StoredUser:
         """Create or update a user; fields that were not sent stay as they are.
 
+        Who is new gets an inbox and, for preferences, a row that chooses nothing.
+
         Raises:
             UnknownUser: users are the platform's own, and it has none with this id.
             Unavailable: PostgreSQL is away.
         """
         async with self._database.as_service() as connection:
-            if (await connection.execute(ARE_OURS)).scalar():
-                await connection.execute(ADD_USER, {"id": user_id})
-            elif not (await connection.execute(USER_EXISTS, {"id": user_id})).scalar():
-                raise UnknownUser
+            driver = await driver_of(connection)
+            await make_known(driver, user_id)
             row = (
                 (
                     await connection.execute(
@@ -76,5 +81,22 @@ class UserService:
                 .mappings()
                 .one()
             )
-            await connection.execute(OPEN_INBOX, {"id": user_id})
+            await open_inboxes(driver, [user_id])
+            await driver.execute(ADD_DEFAULTS, user_id, GLOBAL)
         return StoredUser.model_validate(dict(row))
+
+
+async def make_known(driver: Driver, user_id: UUID) -> None:
+    """See that there is such a user.
+
+    Args:
+        driver: a transaction as the service role.
+
+    Raises:
+        UnknownUser: users are the platform's own, and it has none with this id.
+    """
+    (user,) = await driver.fetch(FIND_USER, user_id)
+    if not user["is_known"]:
+        if not user["is_ours"]:
+            raise UnknownUser
+        await driver.execute(ADD_USER, user_id)
