@@ -45,14 +45,17 @@ from app.services.action_service import ActionService
 from app.services.batch_service import BatchService
 from app.services.callback_service import CallbackService
 from app.services.cancel_service import CancelService
+from app.services.choice_changes import ChoiceChanges
 from app.services.dead_letter_service import DeadLetterService
 from app.services.demo_service import seed_demo_users, subscribe_demo_devices
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_commands import InboxCommands
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
+from app.services.preference_service import PreferenceService
 from app.services.push_service import PushService
 from app.services.receipt_service import ReceiptService
+from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
 from app.services.user_service import UserService
 
@@ -88,7 +91,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         stack.push_async_callback(broker.shutdown)
         backplane = Backplane(redis)
         announcer = await stack.enter_async_context(Announcer(backplane, StreamDoorbell(broker)))
-        audience = Audience(Defaults.from_settings(settings))
+        defaults = Defaults.from_settings(settings)
+        audience = Audience(defaults)
         groups = await stack.enter_async_context(GroupCommit(database, announcer, audience))
         tokens = TokenVerifier(settings)
         await stack.enter_async_context(tokens.running())
@@ -103,6 +107,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         fcm = await stack.enter_async_context(open_fcm(settings, clock))
         validate = None if fcm is None else fcm.validate
         push = PushService(database, keys, outbound, validate, announcer.announce, clock)
+        choices = ChoiceChanges(database, announcer.announce, clock)
         gateway = Gateway(settings, tokens, inbox, commands=commands.by_type())
         await stack.enter_async_context(gateway.running(backplane))
         yield AppContext(
@@ -118,6 +123,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             actions=actions,
             callbacks=CallbackService(database, Cipher(keys), rules, clock),
             users=UserService(database),
+            preferences=PreferenceService(database, choices, defaults.preferences, clock),
+            user_settings=SettingsService(database, choices, clock),
             dead_letters=DeadLetterService(settings, database, announcer.announce, clock),
             cancellation=CancelService(database, clock),
             keyring=Keyring(settings, database, clock),

@@ -16,8 +16,10 @@ from app.services.dead_letter_service import DeadLetterService
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
+from app.services.preference_service import PreferenceService
 from app.services.push_service import PushService
 from app.services.receipt_service import ReceiptService
+from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
 from app.services.user_service import UserService
 
@@ -38,6 +40,8 @@ class AppContext:
     actions: ActionService
     callbacks: CallbackService
     users: UserService
+    preferences: PreferenceService
+    user_settings: SettingsService
     dead_letters: DeadLetterService
     cancellation: CancelService
     keyring: Keyring

@@ -177,6 +177,21 @@ ROUTES: dict[tuple[str, str], Route] = {
         lambda w: {"ack_token": w.ack_token, "event": "clicked"},
         204,
     ),
+    ("GET", f"{V1}/notifications/preferences"): Route(
+        Access.USER, at(f"{V1}/notifications/preferences")
+    ),
+    ("PUT", f"{V1}/notifications/preferences/global"): Route(
+        Access.USER, at(f"{V1}/notifications/preferences/global"), lambda _: {"all": "all"}
+    ),
+    ("PUT", f"{V1}/notifications/preferences/{{notification_type}}"): Route(
+        Access.USER,
+        at(f"{V1}/notifications/preferences/task"),
+        lambda _: {"push_enabled": True},
+    ),
+    ("GET", f"{V1}/notifications/settings"): Route(Access.USER, at(f"{V1}/notifications/settings")),
+    ("PUT", f"{V1}/notifications/settings"): Route(
+        Access.USER, at(f"{V1}/notifications/settings"), lambda _: {"timezone": "Europe/Berlin"}
+    ),
     ("PUT", f"{V1}/internal/users/{{user_id}}"): Route(
         Access.INTERNAL, lambda w: f"{V1}/internal/users/{w.user}", lambda _: {}
     ),

@@ -169,6 +169,25 @@ async def test_a_platforms_users_are_notified_and_never_made(platform: Platform)
     assert await run(platform.settings, "SELECT login FROM users") == [("ada",)]
 
 
+async def test_a_platforms_users_choose_and_are_never_made(platform: Platform) -> None:
+    await asyncio.to_thread(migrate, platform.settings)
+    async with open_api(platform.settings) as api:
+        for path, body in (
+            ("preferences/task", {"push_enabled": False}),
+            ("preferences/global", {"all": "none"}),
+            ("settings", {"timezone": "Europe/London"}),
+        ):
+            address, eve = f"{V1}/notifications/{path}", uuid4()
+            known = await api.client.put(address, json=body, headers=api.user(platform.ada))
+            assert known.status_code == 200, known.text
+            unknown = await api.client.put(address, json=body, headers=api.user(eve))
+            assert_refused(unknown, 422, "unknown_user")
+            assert await api.read(eve, "/settings") == dict.fromkeys(
+                ("timezone", "locale", "quiet_hours", "pause_until")
+            )
+    assert await run(platform.settings, "SELECT login FROM users") == [("ada",)]
+
+
 async def test_a_platforms_users_stay_as_they_are_when_we_come_and_go(platform: Platform) -> None:
     rights, policies = await platform.rights(), await platform.policies()
     await asyncio.to_thread(migrate, platform.settings)

@@ -5,13 +5,14 @@ one by one; static paths come before those with parameters, and creates first of
 """
 
 from app.api.v1 import action_callbacks, dead_letters, internal
-from app.api.v1.notifications import actions, create, inbox, push
+from app.api.v1.notifications import actions, create, inbox, preferences, push
 
 PREFIX = "/api/v1"
 ROUTERS = (
     create.router,
     internal.router,
     push.router,
+    preferences.router,
     inbox.router,
     actions.router,
     dead_letters.router,

@@ -273,6 +273,94 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/notifications/preferences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Preferences
+         * @description What holds for each of the seven types and for all, with all that is inherited.
+         */
+        get: operations["list_preferences"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/preferences/global": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Update Global Preferences
+         * @description Choose for all types; what is off for all is off for each, until it is on again.
+         *
+         *     Fields that are left out stay as they are, null goes back to the default.
+         */
+        put: operations["update_global_preferences"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/preferences/{notification_type}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Update Preferences
+         * @description Choose for one type; answers what holds for it then.
+         *
+         *     Fields that are left out stay as they are, null inherits what was chosen for all.
+         */
+        put: operations["update_preferences"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Settings
+         * @description The user's timezone, language, quiet hours by weekday, and pause.
+         */
+        get: operations["read_settings"];
+        /**
+         * Update Settings
+         * @description Change settings; fields that are left out stay as they are, null goes back to the default.
+         */
+        put: operations["update_settings"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/notifications/unread-count": {
         parameters: {
             query?: never;
@@ -1028,6 +1116,12 @@ export interface components {
          */
         DeviceKind: "web" | "fcm";
         /**
+         * DigestFrequency
+         * @description How often email is gathered into a digest (REQ-018).
+         * @enum {string}
+         */
+        DigestFrequency: "instant" | "daily" | "weekly" | "never";
+        /**
          * ErrorAnswer
          * @description The answer to every request that fails.
          */
@@ -1059,6 +1153,35 @@ export interface components {
             code: string;
             /** Message */
             message: string;
+        };
+        /**
+         * GlobalPreferences
+         * @description What holds for all types that say nothing else.
+         */
+        GlobalPreferences: {
+            /** All Push Enabled */
+            all_push_enabled: boolean;
+            /** All Email Enabled */
+            all_email_enabled: boolean;
+            default_digest_frequency: components["schemas"]["DigestFrequency"];
+            /**
+             * Default Digest Time
+             * @example 09:00:00
+             */
+            default_digest_time: string;
+            /** Default Digest Day */
+            default_digest_day: number;
+            /** Quiet Hours Start */
+            quiet_hours_start: string | null;
+            /** Quiet Hours End */
+            quiet_hours_end: string | null;
+            /** Quiet Hours Days */
+            quiet_hours_days: number[];
+            /**
+             * Updated At
+             * @description When something was last chosen for all; null if nothing is.
+             */
+            updated_at: string | null;
         };
         /**
          * GoneNotification
@@ -1219,6 +1342,15 @@ export interface components {
          * @enum {string}
          */
         NotificationType: "system" | "user" | "task" | "security" | "billing" | "workflow" | "agent";
+        /**
+         * PreferenceList
+         * @description What holds for each of the seven types, and for all.
+         */
+        PreferenceList: {
+            /** Items */
+            items: components["schemas"]["TypePreference"][];
+            global: components["schemas"]["GlobalPreferences"];
+        };
         /**
          * Priority
          * @description How urgently a notification is delivered (REQ-002).
@@ -1511,6 +1643,41 @@ export interface components {
             has_more: boolean;
         };
         /**
+         * TypePreference
+         * @description What holds for one type, with all that it inherits.
+         */
+        TypePreference: {
+            notification_type: components["schemas"]["NotificationType"];
+            /** Push Enabled */
+            push_enabled: boolean;
+            /** Email Enabled */
+            email_enabled: boolean;
+            /**
+             * In App Enabled
+             * @constant
+             */
+            in_app_enabled: true;
+            digest_frequency: components["schemas"]["DigestFrequency"];
+            /**
+             * Digest Time
+             * @example 09:00:00
+             */
+            digest_time: string;
+            /** Digest Day */
+            digest_day: number;
+            /** Quiet Hours Start */
+            quiet_hours_start: string | null;
+            /** Quiet Hours End */
+            quiet_hours_end: string | null;
+            /** Quiet Hours Days */
+            quiet_hours_days: number[];
+            /**
+             * Updated At
+             * @description When something was last chosen for the type; null if nothing is.
+             */
+            updated_at: string | null;
+        };
+        /**
          * UnreadCount
          * @description Unread notifications, absolute.
          */
@@ -1534,6 +1701,164 @@ export interface components {
             subscription_id: string;
         };
         /**
+         * UpdateGlobalPreferences
+         * @description Fields that are sent are stored, null goes back to the default, the others stay.
+         */
+        UpdateGlobalPreferences: {
+            /**
+             * All Push Enabled
+             * @description `false` switches push off for every type, whatever the type says.
+             */
+            all_push_enabled?: boolean | null;
+            /**
+             * All Email Enabled
+             * @description `false` switches email off for every type, whatever the type says.
+             */
+            all_email_enabled?: boolean | null;
+            /**
+             * All
+             * @description Switches push and email on, or off, at once.
+             */
+            all?: ("all" | "none") | null;
+            default_digest_frequency?: components["schemas"]["DigestFrequency"] | null;
+            /**
+             * Default Digest Time
+             * @description In the user's timezone.
+             */
+            default_digest_time?: string | null;
+            /**
+             * Default Digest Day
+             * @description Of weekly digests.
+             */
+            default_digest_day?: number | null;
+            /**
+             * Quiet Hours Start
+             * @description In the user's timezone; set together with the end.
+             */
+            quiet_hours_start?: string | null;
+            /**
+             * Quiet Hours End
+             * @description Of the next day when it is before the start.
+             */
+            quiet_hours_end?: string | null;
+            /**
+             * Quiet Hours Days
+             * @description Days that the quiet hours start on; `[]` is never.
+             */
+            quiet_hours_days?: number[] | null;
+        };
+        /**
+         * UpdatePreference
+         * @description Fields that are sent are stored, null inherits again, what is left out stays as it is.
+         */
+        UpdatePreference: {
+            /** Push Enabled */
+            push_enabled?: boolean | null;
+            /** Email Enabled */
+            email_enabled?: boolean | null;
+            /**
+             * In App Enabled
+             * @description Always on: `false` is refused.
+             */
+            in_app_enabled?: boolean | null;
+            digest_frequency?: components["schemas"]["DigestFrequency"] | null;
+            /**
+             * Digest Time
+             * @description In the user's timezone.
+             */
+            digest_time?: string | null;
+            /**
+             * Digest Day
+             * @description Of weekly digests.
+             */
+            digest_day?: number | null;
+            /**
+             * Quiet Hours Start
+             * @description In the user's timezone; set together with the end.
+             */
+            quiet_hours_start?: string | null;
+            /**
+             * Quiet Hours End
+             * @description Of the next day when it is before the start.
+             */
+            quiet_hours_end?: string | null;
+            /**
+             * Quiet Hours Days
+             * @description Days that the quiet hours start on; `[]` is never.
+             */
+            quiet_hours_days?: number[] | null;
+        };
+        /**
+         * UpdateSettings
+         * @description Fields that are sent are stored, null goes back to the default, the others stay.
+         */
+        UpdateSettings: {
+            /** Timezone */
+            timezone?: string | null;
+            /** Locale */
+            locale?: string | null;
+            /**
+             * Quiet Hours
+             * @description Windows by the weekday they start on (1 is Monday), in the user's timezone. They win over the quiet hours of preferences; `{}` is none at all.
+             * @example {
+             *       "1": [
+             *         [
+             *           "22:00",
+             *           "08:00"
+             *         ]
+             *       ],
+             *       "6": [
+             *         [
+             *           "00:00",
+             *           "24:00"
+             *         ]
+             *       ]
+             *     }
+             */
+            quiet_hours?: {
+                [key: string]: [
+                    string,
+                    string
+                ][];
+            } | null;
+            /**
+             * Pause Until
+             * @description No push before, but critical ones; at most a year ahead.
+             */
+            pause_until?: string | null;
+        };
+        /**
+         * UpdatedGlobalPreferences
+         * @description What holds for all types, and what follows for each.
+         */
+        UpdatedGlobalPreferences: {
+            /** All Push Enabled */
+            all_push_enabled: boolean;
+            /** All Email Enabled */
+            all_email_enabled: boolean;
+            default_digest_frequency: components["schemas"]["DigestFrequency"];
+            /**
+             * Default Digest Time
+             * @example 09:00:00
+             */
+            default_digest_time: string;
+            /** Default Digest Day */
+            default_digest_day: number;
+            /** Quiet Hours Start */
+            quiet_hours_start: string | null;
+            /** Quiet Hours End */
+            quiet_hours_end: string | null;
+            /** Quiet Hours Days */
+            quiet_hours_days: number[];
+            /**
+             * Updated At
+             * @description When something was last chosen for all; null if nothing is.
+             */
+            updated_at: string | null;
+            /** Items */
+            items: components["schemas"]["TypePreference"][];
+        };
+        /**
          * UpsertUser
          * @description Fields that are sent are stored, null clears, what is left out stays as it is.
          */
@@ -1553,6 +1878,22 @@ export interface components {
             attributes?: {
                 [key: string]: components["schemas"]["JsonValue"];
             } | null;
+        };
+        /**
+         * UserSettings
+         * @description What is stored; null where nothing is.
+         */
+        UserSettings: {
+            /** Timezone */
+            timezone: string | null;
+            /** Locale */
+            locale: string | null;
+            /** Quiet Hours */
+            quiet_hours: {
+                [key: string]: string[][];
+            } | null;
+            /** Pause Until */
+            pause_until: string | null;
         };
         /**
          * VapidPublicKey
@@ -2141,6 +2482,210 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreferenceList"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    update_global_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateGlobalPreferences"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UpdatedGlobalPreferences"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    update_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                notification_type: "system" | "user" | "task" | "security" | "billing" | "workflow" | "agent";
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdatePreference"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TypePreference"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    read_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserSettings"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    update_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateSettings"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserSettings"];
+                };
             };
             /** @description Fields that cannot be used, each with its path. */
             422: {
