@@ -48,6 +48,7 @@ from app.services.cancel_service import CancelService
 from app.services.choice_changes import ChoiceChanges
 from app.services.dead_letter_service import DeadLetterService
 from app.services.demo_service import seed_demo_users, subscribe_demo_devices
+from app.services.explain_service import ExplainService
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_commands import InboxCommands
 from app.services.inbox_service import InboxService
@@ -57,6 +58,7 @@ from app.services.push_service import PushService
 from app.services.receipt_service import ReceiptService
 from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
+from app.services.trace_service import TraceService
 from app.services.user_service import UserService
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -131,6 +133,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             push=push,
             receipts=ReceiptService(database, AckTokens(keys), changes, clock),
             subscription_counts=SubscriptionCounts(database),
+            explaining=ExplainService(database, audience, clock),
+            traces=TraceService(database),
         )
 
 

@@ -13,6 +13,7 @@ from app.services.batch_service import BatchService
 from app.services.callback_service import CallbackService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
+from app.services.explain_service import ExplainService
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_service import InboxService
 from app.services.notification_service import NotificationService
@@ -21,6 +22,7 @@ from app.services.push_service import PushService
 from app.services.receipt_service import ReceiptService
 from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
+from app.services.trace_service import TraceService
 from app.services.user_service import UserService
 
 
@@ -48,3 +50,5 @@ class AppContext:
     push: PushService
     receipts: ReceiptService
     subscription_counts: SubscriptionCounts
+    explaining: ExplainService
+    traces: TraceService

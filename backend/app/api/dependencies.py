@@ -137,12 +137,32 @@ async def operator(request: Request) -> Caller:
 
 Operator = Annotated[Caller, Depends(operator)]
 
+
+async def user_or_operator(request: Request) -> UUID | None:
+    """The id of the user who calls; None for an operator, who may look at any user's.
+
+    Raises:
+        NotAuthenticated: no valid credentials.
+        Forbidden: they are neither a user's nor an operator's.
+    """
+    if _is_internal(request):
+        await internal_caller(request)
+        return None
+    claims = await _claims(request)
+    if claims.user_id is None:
+        raise _refused(request, Forbidden("This is for users and operators."))
+    return None if claims.role == "admin" else claims.user_id
+
+
+UserOrOperator = Annotated[UUID | None, Depends(user_or_operator)]
+
 REQUIREMENTS: dict[Callable[..., object], list[SecurityRequirement]] = {
     current_user: [USER],
     calling_service: [SERVICE],
     internal_caller: [INTERNAL],
     service_or_operator: [SERVICE, USER, INTERNAL],
     operator: [USER, INTERNAL],
+    user_or_operator: [USER, INTERNAL],
 }
 
 

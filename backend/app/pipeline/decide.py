@@ -32,15 +32,18 @@ LOCK_RECIPIENTS = """
 """
 # Who has no inbox yet would be given an empty one.
 READ_RECIPIENTS = """
-    SELECT u.id AS user_id, coalesce(i.seq, 0) AS seq, coalesce(i.unread, '{}') AS unread,
+    SELECT u.id AS user_id, coalesce(i.seq, 0) AS seq, coalesce(i.unread, '{{}}') AS unread,
            coalesce(i.choices_version, 0) AS choices_version, r.email IS NOT NULL AS has_address,
            r.timezone, r.quiet_hours, r.pause_until,
            EXISTS (SELECT FROM push_subscriptions p WHERE p.user_id = u.id) AS has_device
-    FROM users u
+    FROM {users}
     LEFT JOIN inbox_state i ON i.user_id = u.id
     LEFT JOIN notification_recipients r ON r.user_id = u.id
     WHERE u.id = ANY($1::uuid[])
 """
+READ_KNOWN = READ_RECIPIENTS.format(users="users u")
+# A platform's own table of users is not theirs to read.
+READ_ONESELF = READ_RECIPIENTS.format(users="unnest($1::uuid[]) AS u (id)")
 READ_DEVICES = """
     SELECT user_id, id, kind, created_at FROM push_subscriptions
     WHERE user_id = ANY($1::uuid[]) AND is_active
@@ -203,10 +206,19 @@ class Audience:
         """The user of a draft, without locking anything; None if there is no such user.
 
         Args:
-            driver: a transaction as the service role, or as the user.
+            driver: a transaction as the service role.
         """
-        found = await self._targets(driver, [draft], READ_RECIPIENTS, READ_DEVICES)
+        found = await self._targets(driver, [draft], READ_KNOWN, READ_DEVICES)
         return found.get(draft.user_id)
+
+    async def look_at_oneself(self, driver: Driver, draft: Draft) -> Target:
+        """The user of a draft as they see themselves; one never seen before has nothing.
+
+        Args:
+            driver: a transaction as that user.
+        """
+        found = await self._targets(driver, [draft], READ_ONESELF, READ_DEVICES)
+        return found[draft.user_id]
 
     async def profiles(
         self, driver: Driver, rows: Iterable[Mapping[str, Any]]

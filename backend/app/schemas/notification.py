@@ -30,23 +30,16 @@ from app.schemas.base import (
 from app.security.redact import Masked
 
 
-class NotificationContent(Received):
-    """What a notification says, and how it is to be delivered."""
+class DeliveryWishes(Received):
+    """How a notification is to be delivered: all that the policy asks of a call."""
 
     type: NotificationType
     priority: Priority | None = Field(
         None, description="Default: critical for security, normal for all others."
     )
-    title: Title
-    body: MarkdownBody = Field(description="Markdown; raw HTML in it is cleaned.")
     data: NotificationData = Field(
         default_factory=dict, description="Your own data, at most 32 KiB."
     )
-    template_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    variables: SmallObject = Field(
-        default_factory=dict, description="For the template, over `data`; at most 32 KiB."
-    )
-    locale: Locale | None = Field(None, description="Language of the template.")
     channels: Annotated[list[Channel], Field(min_length=1, max_length=3)] | None = Field(
         None, description="Narrows delivery; in-app is stored whatever it says."
     )
@@ -55,9 +48,6 @@ class NotificationContent(Received):
     )
     send_at: Instant | None = Field(None, description="Nothing goes out before.")
     expires_at: Instant | None = Field(None, description="Nothing goes out from then on.")
-    idempotency_key: IdempotencyKey | None = Field(
-        None, description="For 24 hours a repeated call answers what the first one did."
-    )
 
     @field_validator("expires_at")
     @classmethod
@@ -68,6 +58,21 @@ class NotificationContent(Received):
         if value is not None and send_at is not None and value <= send_at:
             raise ValueError("must be after send_at")
         return value
+
+
+class NotificationContent(DeliveryWishes):
+    """What a notification says, and how it is to be delivered."""
+
+    title: Title
+    body: MarkdownBody = Field(description="Markdown; raw HTML in it is cleaned.")
+    template_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    variables: SmallObject = Field(
+        default_factory=dict, description="For the template, over `data`; at most 32 KiB."
+    )
+    locale: Locale | None = Field(None, description="Language of the template.")
+    idempotency_key: IdempotencyKey | None = Field(
+        None, description="For 24 hours a repeated call answers what the first one did."
+    )
 
 
 class CreateNotification(NotificationContent):

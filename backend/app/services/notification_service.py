@@ -17,6 +17,7 @@ from app.policy.routing import Request
 from app.schemas.base import MAX_TITLE, JsonObject
 from app.schemas.notification import (
     CreateNotification,
+    DeliveryWishes,
     NotificationContent,
 )
 from app.security.redact import redact
@@ -122,7 +123,7 @@ def attempt_of(
     return Attempt(service, key, fingerprint_of(wanted), owner_id, now)
 
 
-def policy_request(wanted: NotificationContent) -> Request:
+def policy_request(wanted: DeliveryWishes) -> Request:
     """What the policy needs to know of a call."""
     return Request(
         type=wanted.type,

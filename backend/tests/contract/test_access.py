@@ -45,6 +45,7 @@ class Access(Enum):
     SERVICE_OR_OPERATOR = auto()
     INTERNAL = auto()
     OPERATOR = auto()
+    USER_OR_OPERATOR = auto()
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,17 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("PUT", f"{V1}/notifications/settings"): Route(
         Access.USER, at(f"{V1}/notifications/settings"), lambda _: {"timezone": "Europe/Berlin"}
     ),
+    ("POST", f"{V1}/internal/notifications/explain"): Route(
+        Access.INTERNAL,
+        at(f"{V1}/internal/notifications/explain"),
+        lambda w: content(user_id=w.user),
+    ),
+    ("POST", f"{V1}/notifications/preferences/preview"): Route(
+        Access.USER, at(f"{V1}/notifications/preferences/preview"), lambda _: {"type": "task"}
+    ),
+    ("GET", f"{V1}/notifications/{{notification_id}}/trace"): Route(
+        Access.USER_OR_OPERATOR, lambda w: f"{V1}/notifications/{w.notification}/trace"
+    ),
     ("PUT", f"{V1}/internal/users/{{user_id}}"): Route(
         Access.INTERNAL, lambda w: f"{V1}/internal/users/{w.user}", lambda _: {}
     ),
@@ -284,20 +296,29 @@ BAD_CREDENTIALS: dict[str, Callable[[Api, World], Headers]] = {
 
 # Valid credentials, and the status each kind of route answers (None: it lets them in).
 IN: None = None
-USER, SERVICE, BOTH, INTERNAL, OPERATOR = (
+USER, SERVICE, BOTH, INTERNAL, OPERATOR, EITHER = (
     Access.USER,
     Access.SERVICE,
     Access.SERVICE_OR_OPERATOR,
     Access.INTERNAL,
     Access.OPERATOR,
+    Access.USER_OR_OPERATOR,
 )
-A_USER: dict[Access, int | None] = {USER: IN, SERVICE: 403, BOTH: 403, INTERNAL: 401, OPERATOR: 403}
+A_USER: dict[Access, int | None] = {
+    USER: IN,
+    SERVICE: 403,
+    BOTH: 403,
+    INTERNAL: 401,
+    OPERATOR: 403,
+    EITHER: IN,
+}
 AN_OPERATOR: dict[Access, int | None] = {
     USER: IN,
     SERVICE: 403,
     BOTH: IN,
     INTERNAL: 401,
     OPERATOR: IN,
+    EITHER: IN,
 }
 NOBODY: dict[Access, int | None] = {
     USER: 403,
@@ -305,6 +326,7 @@ NOBODY: dict[Access, int | None] = {
     BOTH: 403,
     INTERNAL: 401,
     OPERATOR: 403,
+    EITHER: 403,
 }
 A_KEYLESS_SERVICE: dict[Access, int | None] = {
     USER: 403,
@@ -312,6 +334,7 @@ A_KEYLESS_SERVICE: dict[Access, int | None] = {
     BOTH: 401,
     INTERNAL: 401,
     OPERATOR: 403,
+    EITHER: 403,
 }
 A_SERVICE: dict[Access, int | None] = {
     USER: 403,
@@ -319,6 +342,7 @@ A_SERVICE: dict[Access, int | None] = {
     BOTH: IN,
     INTERNAL: 401,
     OPERATOR: 403,
+    EITHER: 403,
 }
 AN_INTERNAL: dict[Access, int | None] = {
     USER: 401,
@@ -326,6 +350,7 @@ AN_INTERNAL: dict[Access, int | None] = {
     BOTH: IN,
     INTERNAL: IN,
     OPERATOR: IN,
+    EITHER: IN,
 }
 
 VALID_CREDENTIALS: dict[str, tuple[Callable[[Api, World], Headers], dict[Access, int | None]]] = {

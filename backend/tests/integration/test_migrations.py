@@ -205,10 +205,14 @@ async def test_a_platform_that_protects_its_users_is_served_too(platform: Platfo
         platform.settings,
         "ALTER TABLE users ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY own ON users TO authenticated USING (id = (SELECT auth.uid()))",
+        "REVOKE ALL ON users FROM authenticated",
     )
     await asyncio.to_thread(migrate, platform.settings)
     async with open_api(platform.settings) as api:
         assert (await api.create(platform.ada))["channels"] == ["in_app"]
+        path, wishes = f"{V1}/notifications/preferences/preview", {"type": "task"}
+        seen = await api.client.post(path, json=wishes, headers=api.user(platform.ada))
+        assert [item["action"] for item in seen.json()["channels"]] == ["skip", "send", "skip"]
 
 
 async def test_deleting_a_platforms_user_deletes_what_was_theirs(platform: Platform) -> None:

@@ -5,7 +5,7 @@ one by one; static paths come before those with parameters, and creates first of
 """
 
 from app.api.v1 import action_callbacks, dead_letters, internal
-from app.api.v1.notifications import actions, create, inbox, preferences, push
+from app.api.v1.notifications import actions, create, explain, inbox, preferences, push
 
 PREFIX = "/api/v1"
 ROUTERS = (
@@ -17,4 +17,5 @@ ROUTERS = (
     actions.router,
     dead_letters.router,
     action_callbacks.router,
+    explain.router,
 )

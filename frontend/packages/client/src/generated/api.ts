@@ -593,6 +593,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/internal/notifications/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Explain Notification
+         * @description What creating this notification would decide now, channel by channel; stores nothing.
+         */
+        post: operations["explain_notification"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/preferences/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview Preferences
+         * @description What would happen to such a notification for the user now, and why; stores nothing.
+         */
+        post: operations["preview_preferences"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/{notification_id}/trace": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Trace Notification
+         * @description All that was decided and has happened, with the reasons; operators see any user's.
+         */
+        get: operations["trace_notification"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -659,7 +719,7 @@ export interface components {
          * Action
          * @description A button: it leads to `url`, or runs the named `action`.
          */
-        Action: {
+        "Action-Input": {
             /**
              * Label
              * @description Plain text; tags are stripped.
@@ -675,6 +735,12 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
+        /**
+         * Action
+         * @description What the policy decides for one channel.
+         * @enum {string}
+         */
+        "Action-Output": "send" | "hold" | "digest" | "skip";
         /**
          * ActionCallback
          * @description Where clicks on an action are posted, and what they are signed with.
@@ -879,7 +945,7 @@ export interface components {
              */
             action_url?: string | null;
             /** Actions */
-            actions?: components["schemas"]["Action"][] | null;
+            actions?: components["schemas"]["Action-Input"][] | null;
             /**
              * Silent
              * @description `true`: data for apps alone, pushed through FCM; nothing is shown.
@@ -896,33 +962,8 @@ export interface components {
             type: components["schemas"]["NotificationType"];
             /** @description Default: critical for security, normal for all others. */
             priority?: components["schemas"]["Priority"] | null;
-            /**
-             * Title
-             * @example New task assigned
-             */
-            title: string;
-            /**
-             * Body
-             * @description Markdown; raw HTML in it is cleaned.
-             * @example Please review **PR #123**.
-             */
-            body: string;
             /** @description Your own data, at most 32 KiB. */
             data?: components["schemas"]["ContentData"];
-            /** Template Id */
-            template_id?: string | null;
-            /**
-             * Variables
-             * @description For the template, over `data`; at most 32 KiB.
-             */
-            variables?: {
-                [key: string]: components["schemas"]["JsonValue"];
-            };
-            /**
-             * Locale
-             * @description Language of the template.
-             */
-            locale?: string | null;
             /**
              * Channels
              * @description Narrows delivery; in-app is stored whatever it says.
@@ -943,6 +984,31 @@ export interface components {
              * @description Nothing goes out from then on.
              */
             expires_at?: string | null;
+            /**
+             * Title
+             * @example New task assigned
+             */
+            title: string;
+            /**
+             * Body
+             * @description Markdown; raw HTML in it is cleaned.
+             * @example Please review **PR #123**.
+             */
+            body: string;
+            /** Template Id */
+            template_id?: string | null;
+            /**
+             * Variables
+             * @description For the template, over `data`; at most 32 KiB.
+             */
+            variables?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /**
+             * Locale
+             * @description Language of the template.
+             */
+            locale?: string | null;
             /**
              * Idempotency Key
              * @description For 24 hours a repeated call answers what the first one did.
@@ -969,33 +1035,8 @@ export interface components {
             type: components["schemas"]["NotificationType"];
             /** @description Default: critical for security, normal for all others. */
             priority?: components["schemas"]["Priority"] | null;
-            /**
-             * Title
-             * @example New task assigned
-             */
-            title: string;
-            /**
-             * Body
-             * @description Markdown; raw HTML in it is cleaned.
-             * @example Please review **PR #123**.
-             */
-            body: string;
             /** @description Your own data, at most 32 KiB. */
             data?: components["schemas"]["ContentData"];
-            /** Template Id */
-            template_id?: string | null;
-            /**
-             * Variables
-             * @description For the template, over `data`; at most 32 KiB.
-             */
-            variables?: {
-                [key: string]: components["schemas"]["JsonValue"];
-            };
-            /**
-             * Locale
-             * @description Language of the template.
-             */
-            locale?: string | null;
             /**
              * Channels
              * @description Narrows delivery; in-app is stored whatever it says.
@@ -1016,6 +1057,31 @@ export interface components {
              * @description Nothing goes out from then on.
              */
             expires_at?: string | null;
+            /**
+             * Title
+             * @example New task assigned
+             */
+            title: string;
+            /**
+             * Body
+             * @description Markdown; raw HTML in it is cleaned.
+             * @example Please review **PR #123**.
+             */
+            body: string;
+            /** Template Id */
+            template_id?: string | null;
+            /**
+             * Variables
+             * @description For the template, over `data`; at most 32 KiB.
+             */
+            variables?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /**
+             * Locale
+             * @description Language of the template.
+             */
+            locale?: string | null;
             /**
              * Idempotency Key
              * @description For 24 hours a repeated call answers what the first one did.
@@ -1153,6 +1219,32 @@ export interface components {
             code: string;
             /** Message */
             message: string;
+        };
+        /**
+         * ExplainedChannel
+         * @description What is decided for one channel, and why.
+         */
+        ExplainedChannel: {
+            channel: components["schemas"]["Channel"];
+            action: components["schemas"]["Action-Output"];
+            /** @description Stable code; docs/reasons.md has them all. */
+            reason: components["schemas"]["Reason"];
+            /**
+             * Until
+             * @description For `hold` when it is released, for `digest` the digest's slot.
+             */
+            until: string | null;
+        };
+        /**
+         * Explanation
+         * @description What would be decided now, for every channel.
+         */
+        Explanation: {
+            /**
+             * Channels
+             * @description Always push, in_app and email.
+             */
+            channels: components["schemas"]["ExplainedChannel"][];
         };
         /**
          * GlobalPreferences
@@ -1350,6 +1442,37 @@ export interface components {
             /** Items */
             items: components["schemas"]["TypePreference"][];
             global: components["schemas"]["GlobalPreferences"];
+        };
+        /**
+         * PreviewPreferences
+         * @description A notification that might come; it needs no text.
+         */
+        PreviewPreferences: {
+            type: components["schemas"]["NotificationType"];
+            /** @description Default: critical for security, normal for all others. */
+            priority?: components["schemas"]["Priority"] | null;
+            /** @description Your own data, at most 32 KiB. */
+            data?: components["schemas"]["ContentData"];
+            /**
+             * Channels
+             * @description Narrows delivery; in-app is stored whatever it says.
+             */
+            channels?: components["schemas"]["Channel"][] | null;
+            /**
+             * Send Email
+             * @description `true` sends an email now instead of with the next digest.
+             */
+            send_email?: boolean | null;
+            /**
+             * Send At
+             * @description Nothing goes out before.
+             */
+            send_at?: string | null;
+            /**
+             * Expires At
+             * @description Nothing goes out from then on.
+             */
+            expires_at?: string | null;
         };
         /**
          * Priority
@@ -1641,6 +1764,83 @@ export interface components {
             recovered: boolean;
             /** Has More */
             has_more: boolean;
+        };
+        /**
+         * Trace
+         * @description Why a notification is where it is: what was decided, and what happened.
+         */
+        Trace: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Decisions
+             * @description In the order they were made.
+             */
+            decisions: components["schemas"]["TracedDecision"][];
+            /**
+             * Events
+             * @description In the order they happened.
+             */
+            events: components["schemas"]["TracedEvent"][];
+        };
+        /**
+         * TracedDecision
+         * @description What was decided for one channel, and from what.
+         */
+        TracedDecision: {
+            channel: components["schemas"]["Channel"];
+            action: components["schemas"]["Action-Output"];
+            /** @description Stable code; docs/reasons.md has them all. */
+            reason: components["schemas"]["Reason"];
+            /**
+             * Until
+             * @description For `hold` when it is released, for `digest` the digest's slot.
+             */
+            until: string | null;
+            /**
+             * Inputs
+             * @description All that the policy saw.
+             */
+            inputs: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /** At */
+            at: string;
+            /**
+             * Stage
+             * @description `create`: when it was stored; `claim`: when it was about to go out.
+             * @enum {string}
+             */
+            stage: "create" | "claim";
+        };
+        /**
+         * TracedEvent
+         * @description Something that happened.
+         */
+        TracedEvent: {
+            /** At */
+            at: string;
+            /** @description Null for what concerns no channel alone. */
+            channel: components["schemas"]["Channel"] | null;
+            /**
+             * Event
+             * @description docs/explaining.md has them all.
+             * @example sent
+             */
+            event: string;
+            reason: components["schemas"]["Reason"] | null;
+            /** Device Id */
+            device_id: string | null;
+            /**
+             * Detail
+             * @description Such as the attempt's number, what the provider said and its id.
+             */
+            detail: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
         };
         /**
          * TypePreference
@@ -3259,6 +3459,130 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    explain_notification: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateNotification"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    preview_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreviewPreferences"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    trace_notification: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                notification_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Trace"];
+                };
             };
             /** @description Fields that cannot be used, each with its path. */
             422: {
