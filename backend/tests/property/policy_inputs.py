@@ -47,7 +47,7 @@ def instants_in(zone: str) -> st.SearchStrategy[datetime]:
     )
     if not clock_changes(zone):
         return anywhere
-    minutes = st.integers(-2 * 24 * 60, 2 * 24 * 60).map(lambda minutes: minutes * MINUTE)
+    minutes = st.integers(-240, 240).map(lambda minutes: minutes * MINUTE)
     changes = st.sampled_from(clock_changes(zone))
     return changes.flatmap(lambda change: minutes.map(lambda by: change + by)) | anywhere
 
@@ -63,6 +63,23 @@ windows = st.builds(Window, times, times).filter(
 schedules: st.SearchStrategy[Schedule] = st.dictionaries(
     st.sampled_from(DAYS), st.lists(windows, max_size=2).map(tuple)
 )
+
+
+@st.composite
+def schedules_around(draw: st.DrawFn, now: datetime, zone: str) -> Schedule:
+    """Quiet hours that begin or end within hours of an instant, by the clock on the wall."""
+    shown = now.astimezone(ZoneInfo(zone)).replace(tzinfo=None, second=0, microsecond=0)
+    quarters = st.integers(-20, 12).map(lambda number: number * 15 * MINUTE)
+    found: dict[int, tuple[Window, ...]] = {}
+    for day in draw(st.lists(st.sampled_from([0, 1, 2]), min_size=1, unique=True)):
+        start, end = shown + draw(quarters), shown + draw(quarters)
+        start, end = (reading.replace(minute=reading.minute // 15 * 15) for reading in (start, end))
+        if start.time() != end.time() or end.time() == time():
+            weekday = (shown - day * DAY).isoweekday()
+            found[weekday] = (Window(start.time(), end.time()),)
+    return found
+
+
 days = st.lists(st.sampled_from(DAYS), unique=True).map(tuple)
 frequencies = st.sampled_from(DigestFrequency)
 
@@ -112,17 +129,17 @@ preferences = st.builds(
 def recipients(draw: st.DrawFn, now: datetime) -> Recipient:
     """A user as they may be when something is decided at `now`."""
     later = st.timedeltas(-DAY, 20 * DAY).map(lambda by: now + by)
-    has_phone = draw(st.booleans())
+    has_phone, zone = draw(st.booleans()), draw(st.sampled_from(ZONES))
     return Recipient(
         has_address=draw(st.booleans()),
         has_device=has_phone or draw(st.booleans()),
         has_phone=has_phone,
         is_suppressed=draw(st.booleans()),
         has_read=draw(st.booleans()),
-        timezone=ZoneInfo(draw(st.sampled_from(ZONES))),
+        timezone=ZoneInfo(zone),
         configured=draw(st.frozensets(st.sampled_from(Channel))) | {Channel.IN_APP},
         preferences=draw(preferences),
-        schedule=draw(st.none() | schedules),
+        schedule=draw(st.none() | schedules | schedules_around(now, zone)),
         pause_until=draw(st.none() | later),
         frees_at=draw(st.dictionaries(st.sampled_from(Channel), later)),
     )

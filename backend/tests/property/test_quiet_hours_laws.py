@@ -1,5 +1,6 @@
 """Laws of quiet hours, against a clock on the wall that is looked at once a minute (REQ-019)."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -15,6 +16,7 @@ from tests.property.policy_inputs import (
     is_quiet,
     quiet_spans,
     schedules,
+    schedules_around,
     situations,
 )
 
@@ -22,7 +24,8 @@ from tests.property.policy_inputs import (
 @st.composite
 def nights(draw: st.DrawFn) -> tuple[Schedule, str, datetime]:
     zone = draw(st.sampled_from(ZONES))
-    return draw(schedules), zone, draw(instants_in(zone))
+    now = draw(instants_in(zone))
+    return draw(schedules_around(now, zone) | schedules), zone, now
 
 
 @given(nights())
@@ -58,10 +61,24 @@ def test_nothing_but_critical_is_pushed_in_quiet_hours(
     situation: tuple[Request, Recipient, datetime],
 ) -> None:
     request, recipient, now = situation
+    if request.priority is Priority.LOW:
+        request = replace(request, priority=Priority.HIGH)
+    # Nothing but time is in its way.
+    request = replace(request, channels=None, expires_at=None)
+    recipient = replace(
+        recipient,
+        has_device=True,
+        has_phone=True,
+        has_read=False,
+        configured=frozenset(Channel),
+        preferences=replace(recipient.preferences, push_enabled=True),
+        frees_at={},
+    )
     (push,) = decide(request, recipient, now=now, channels=[Channel.PUSH])
     if effective_priority(request) is Priority.CRITICAL:
         assert push.reason is not Reason.QUIET_HOURS
         return
+    assert push.action in (Action.SEND, Action.HOLD)
     schedule = recipient.schedule
     if schedule is None:
         schedule = recipient.preferences.schedule

@@ -56,6 +56,7 @@ LORD_HOWE, APIA, KOLKATA = "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kolkata"
         (LORD_HOWE, 7, "02:15-06:00", "2026-10-04T02:45+11:00", "2026-10-04T06:00+11:00"),
         # Apia, 2011: Friday, 30 December is left out; what falls into it comes a day later.
         (APIA, 4, "22:00-08:00", "2011-12-29T23:00-10:00", "2011-12-31T08:00+14:00"),
+        (APIA, 4, "22:00-08:00", "2011-12-31T07:59+14:00", "2011-12-31T08:00+14:00"),
         (APIA, 5, "09:00-17:00", "2011-12-31T08:59+14:00", None),
         (APIA, 5, "09:00-17:00", "2011-12-31T10:00+14:00", "2011-12-31T17:00+14:00"),
         # Apia, 2012: 1 April 04:00 becomes 03:00; 30 September 03:00 becomes 04:00.
