@@ -1,4 +1,4 @@
-"""Why a notification is where it is: what was decided about it, and what happened (REQ-020).
+"""Why a notification is where it is: what was decided about it, and what happened (REQ-002).
 
 Nothing is written for the trace alone. Beside the recorded decisions and events it reads what the
 rows say of themselves: when a notification was created, shown, listed, read, deleted, and so on.

@@ -1,4 +1,4 @@
-"""The trace: all that was decided about a notification and has happened to it (REQ-020)."""
+"""The trace: all that was decided about a notification and has happened to it (REQ-002)."""
 
 import asyncio
 import json

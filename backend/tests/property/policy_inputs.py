@@ -47,9 +47,10 @@ def instants_in(zone: str) -> st.SearchStrategy[datetime]:
     )
     if not clock_changes(zone):
         return anywhere
-    minutes = st.integers(-240, 240).map(lambda minutes: minutes * MINUTE)
+    minutes = st.integers(-90, 90).map(lambda minutes: minutes * MINUTE)
     changes = st.sampled_from(clock_changes(zone))
-    return changes.flatmap(lambda change: minutes.map(lambda by: change + by)) | anywhere
+    near = changes.flatmap(lambda change: minutes.map(lambda by: change + by))
+    return near | near | anywhere
 
 
 instants = st.sampled_from(ZONES).flatmap(instants_in)
@@ -69,7 +70,7 @@ schedules: st.SearchStrategy[Schedule] = st.dictionaries(
 def schedules_around(draw: st.DrawFn, now: datetime, zone: str) -> Schedule:
     """Quiet hours that begin or end within hours of an instant, by the clock on the wall."""
     shown = now.astimezone(ZoneInfo(zone)).replace(tzinfo=None, second=0, microsecond=0)
-    quarters = st.integers(-20, 12).map(lambda number: number * 15 * MINUTE)
+    quarters = st.integers(-8, 8).map(lambda number: number * 15 * MINUTE)
     found: dict[int, tuple[Window, ...]] = {}
     for day in draw(st.lists(st.sampled_from([0, 1, 2]), min_size=1, unique=True)):
         start, end = shown + draw(quarters), shown + draw(quarters)
