@@ -12,6 +12,7 @@ from app.policy.quiet_hours import LONGEST, Schedule, quiet_until
 from app.policy.routing import Recipient, Request, decide, effective_priority
 from tests.property.policy_inputs import (
     ZONES,
+    clock_changes,
     instants_in,
     is_quiet,
     quiet_spans,
@@ -20,12 +21,15 @@ from tests.property.policy_inputs import (
     situations,
 )
 
+CHANGING = [zone for zone in ZONES if clock_changes(zone)]
+
 
 @st.composite
 def nights(draw: st.DrawFn) -> tuple[Schedule, str, datetime]:
-    zone = draw(st.sampled_from(ZONES))
+    zone = draw(st.sampled_from(ZONES) | st.sampled_from(CHANGING))
     now = draw(instants_in(zone))
-    return draw(schedules_around(now, zone) | schedules), zone, now
+    around = schedules_around(now, zone)
+    return draw(around | around | schedules), zone, now
 
 
 @settings(max_examples=300)  # few of them are where a clock change and a window meet
