@@ -60,6 +60,7 @@ class Claim:
         has_read: the user has read it, or taken it out of the inbox.
         reason: why it was not sent before.
         summarises: stands for so many pushes that were held, None for itself alone.
+        titles: of the latest of those others, the newest first.
         counted_at: when it used up one of the user's limit, as far as this claim did that.
     """
 
@@ -89,6 +90,7 @@ class Claim:
     has_read: bool = False
     reason: Reason | None = None
     summarises: int | None = None
+    titles: tuple[str, ...] = ()
     counted_at: datetime | None = None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from app.channels.base import Claim, Report, Skipped
+from app.channels.push_content import as_shown
 from app.policy.kinds import Channel, DeviceKind, Reason
 
 
@@ -38,7 +39,7 @@ class PushChannel:
             elif claim.device.kind not in self._senders:
                 report(claim, Skipped(Reason.CHANNEL_NOT_CONFIGURED))
             else:
-                by_kind[claim.device.kind].append(claim)
+                by_kind[claim.device.kind].append(as_shown(claim))
         results = await asyncio.gather(
             *(self._senders[kind].send(of_kind, report) for kind, of_kind in by_kind.items()),
             return_exceptions=True,  # what is wrong with one kind stops no other

@@ -8,9 +8,11 @@
 | `ttl` | seconds that it is kept for a device that is away |
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from html import unescape
+from html import escape, unescape
 from re import compile as pattern
 from typing import Final
 from urllib.parse import urljoin
@@ -25,6 +27,8 @@ MAX_TTL: Final = 2_419_200  # seconds, four weeks; push services keep nothing fo
 DEFAULT_TTL: Final = 86_400
 MAX_BADGE: Final = 999_999
 ELLIPSIS: Final = "…"
+LONGEST_LINE: Final = 160  # characters of titles in a summary
+BETWEEN: Final = " · "
 BLOCK_END: Final = pattern(r"(?:</(?:p|h[1-6]|li|tr|pre|blockquote)>|<[bh]r\s*/?>)\n*")
 CELL_END: Final = pattern(r"</t[dh]>")
 
@@ -38,8 +42,42 @@ def plain_text(html: str) -> str:
     return "\n".join(line for line in lines if line)[:LONGEST_TEXT]
 
 
+def as_shown(claim: Claim) -> Claim:
+    """The claim as a device is to show it.
+
+    One that stands for others says how many they are and what the latest are about, and nothing of
+    its own `data` steers it. Its words are no translation: it names no language.
+    """
+    if claim.summarises is None:
+        return claim
+    return replace(
+        claim,
+        title=f"{claim.summarises} new notifications",
+        body_html=escape(_line((claim.title, *claim.titles), claim.summarises)),
+        data={},
+        locale=None,
+    )
+
+
+def _line(titles: Sequence[str], number: int) -> str:
+    """As many of the titles as fit into a line, the first in any case, and whether there is more.
+
+    Args:
+        number: of all that there is to tell of.
+    """
+    line, *others = (" ".join(title.split()) for title in titles)
+    left = number - 1
+    for title in others:
+        if len(line) + len(BETWEEN) + len(title) > LONGEST_LINE:
+            break
+        line, left = f"{line}{BETWEEN}{title}", left - 1
+    return f"{line}{BETWEEN}{ELLIPSIS}" if left > 0 else line
+
+
 def navigate_of(claim: Claim, base_url: str) -> str:
     """Where a click leads, absolute."""
+    if claim.summarises is not None:
+        return f"{base_url}/"
     address = claim.data.get("action_url")
     if isinstance(address, str) and address:
         return urljoin(f"{base_url}/", address)

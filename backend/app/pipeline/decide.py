@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -12,7 +12,7 @@ from app.config import Settings
 from app.db.database import Driver
 from app.pipeline.choices import ChoicesCache, UserChoices
 from app.pipeline.draft import Draft
-from app.policy.kinds import Action, Channel, DeviceKind, NotificationType, Reason
+from app.policy.kinds import Action, Channel, DeviceKind, NotificationType, Priority, Reason
 from app.policy.limits import Limit
 from app.policy.preferences import Preferences
 from app.policy.replay import Record, inputs_of, outcomes_of, schedule_of
@@ -181,6 +181,32 @@ def run_policy(
     """Decide, and keep what it was decided from."""
     decisions = decide(request, recipient, now=now, channels=channels)
     return Run(decisions, inputs_of(request, recipient, now))
+
+
+class Row(Protocol):
+    """A row of either driver."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """A column."""
+        ...
+
+
+def request_of(row: Row) -> Request:
+    """What the caller of a stored notification asked for.
+
+    Args:
+        row: with `type`, `priority`, `channels`, `send_email`, `send_at`, `expires_at`, `data`.
+    """
+    channels = row["channels"]
+    return Request(
+        type=NotificationType(row["type"]),
+        priority=Priority(row["priority"]),
+        channels=None if channels is None else frozenset(map(Channel, channels)),
+        send_email=row["send_email"],
+        send_at=row["send_at"],
+        expires_at=row["expires_at"],
+        silent=row["data"].get("silent") is True,
+    )
 
 
 class Audience:

@@ -32,18 +32,11 @@ from app.channels.base import (
 from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable
+from app.pipeline.decide import request_of
 from app.pipeline.lanes import Lanes
 from app.pipeline.reconsider import Reconsiderer
 from app.pipeline.track import Recorder
-from app.policy.kinds import (
-    PRIORITY_RANKS,
-    Channel,
-    DeviceKind,
-    NotificationType,
-    Priority,
-    Reason,
-)
-from app.policy.routing import Request
+from app.policy.kinds import PRIORITY_RANKS, Channel, DeviceKind, Reason
 
 log = structlog.get_logger()
 
@@ -336,7 +329,7 @@ def _claim(row: RowMapping) -> Claim:
         cancelled_at=row["cancelled_at"],
         email=row["email"],
         full_name=row["full_name"],
-        request=_request(row),
+        request=request_of(row),
         locale=row["locale"],
         send_at=row["send_at"],
         device=_device(row) if row["is_active"] else None,
@@ -344,19 +337,6 @@ def _claim(row: RowMapping) -> Claim:
         has_read=row["has_read"],
         reason=None if row["reason"] is None else Reason(row["reason"]),
         summarises=row["summarises"],
-    )
-
-
-def _request(row: RowMapping) -> Request:
-    channels = row["channels"]
-    return Request(
-        type=NotificationType(row["type"]),
-        priority=Priority(row["priority"]),
-        channels=None if channels is None else frozenset(map(Channel, channels)),
-        send_email=row["send_email"],
-        send_at=row["send_at"],
-        expires_at=row["expires_at"],
-        silent=row["data"].get("silent") is True,
     )
 
 

@@ -5,7 +5,7 @@ have got enough. The policy is the same as before; what it saw and said is recor
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -13,6 +13,7 @@ from uuid import UUID
 from app.channels.base import Claim, Digested, Held, Outcome, Skipped
 from app.db.database import Database
 from app.pipeline.decide import Audience, Profile, Run, run_policy
+from app.pipeline.summary import Summariser
 from app.policy.kinds import Action, Channel
 from app.policy.routing import Recipient, is_limited
 from app.ratelimit.lines import Line, UserChannel, read_lines
@@ -34,15 +35,19 @@ class Reconsidered:
         claim: as it is to be sent.
         recipient: what was known of the user.
         run: the policy's run, with one decision.
+        settled: what becomes of it instead, whatever the policy says.
     """
 
     claim: Claim
     recipient: Recipient
     run: Run
+    settled: Outcome | None = None
 
     @property
     def outcome(self) -> Outcome | None:
         """What becomes of the claim without sending it; None when it is to be sent."""
+        if self.settled is not None:
+            return self.settled
         (decision,) = self.run.decisions
         if decision.action is Action.SEND:
             return None
@@ -65,6 +70,7 @@ class Reconsiderer:
         self._database = database
         self._audience = audience
         self._limits = limits
+        self._summariser = Summariser(database)
 
     async def reconsider(self, claims: Sequence[Claim], now: datetime) -> list[Reconsidered]:
         """Decide claims of pushes and emails; those of users who are gone are left out.
@@ -82,6 +88,9 @@ class Reconsiderer:
             for claim in claims
             if claim.user_id in profiles
         ]
+        ready = [item.claim for item in found if item.outcome is None]
+        summarised = await self._summariser.summarise(ready, profiles, now)
+        found = [_summed_up(item, summarised.get(item.claim.id), profiles, now) for item in found]
         asks = _asks(found)
         admitted = await self._limits.admit([*asks.values()], lines, now) if asks else {}
         return [
@@ -115,6 +124,19 @@ def _recipient(claim: Claim, profile: Profile) -> Recipient:
 def _decided(claim: Claim, recipient: Recipient, now: datetime) -> Reconsidered:
     run = run_policy(claim.request, recipient, now, (claim.channel,))
     return Reconsidered(claim, recipient, run)
+
+
+def _summed_up(
+    item: Reconsidered,
+    result: Claim | Outcome | None,
+    profiles: Mapping[UUID, Profile],
+    now: datetime,
+) -> Reconsidered:
+    if result is None:
+        return item
+    if isinstance(result, Claim):  # it may have been read since it was claimed
+        return _decided(result, _recipient(result, profiles[result.user_id]), now)
+    return replace(item, settled=result)
 
 
 def _asks(found: Iterable[Reconsidered]) -> dict[tuple[UUID, Channel], Ask]:

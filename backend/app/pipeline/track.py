@@ -197,7 +197,8 @@ class Recorder:
     def note(self, found: Sequence[Reconsidered], now: datetime) -> None:
         """Record what the policy said of claims, soon; devices that share it are one record.
 
-        That what was to be sent and is tried again is still to be sent is nothing new.
+        That what was to be sent and is tried again is still to be sent is nothing new. Of what was
+        settled otherwise there is an event, or the policy will be asked again.
         """
         notes = {
             (item.claim.notification_id, item.claim.channel, item.outcome): Note(
@@ -207,7 +208,8 @@ class Recorder:
                 now,
             )
             for item in found
-            if item.outcome is not None or item.claim.reason not in TRIED_AGAIN
+            if item.settled is None
+            and (item.outcome is not None or item.claim.reason not in TRIED_AGAIN)
         }
         for note in notes.values():
             self._notes.submit_nowait(note)

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from app.channels.fcm_message import CLOSED_AT_ONCE, MOST_BYTES, closing_of, message_of, trial_of
+from app.channels.push_content import as_shown
 from tests.pushing import NOW, a_claim
 
 BASE = "https://notify.example"
@@ -187,6 +188,36 @@ def test_what_is_too_long_gives_way_in_order() -> None:
     made = message(title="t" * 9_000, data=many)
     assert made["notification"]["title"].endswith("t…")
     assert made["notification"]["body"] == ""
+
+
+def test_a_summary_of_what_was_held() -> None:
+    data = {"action_url": "/tasks/1", "task": 128, "badge": 9, "topic": "build", "sound": False}
+    claim = as_shown(
+        a_claim(summarises=5, titles=("Deployed",), priority="high", unread_count=7, data=data)
+    )
+    request = orjson.loads(message_of(claim, TOKEN, ack_token="ack", base_url=BASE, now=NOW))
+    made = request["message"]
+    assert made["notification"] == {
+        "title": "5 new notifications",
+        "body": "Build failed · Deployed · …",
+    }
+    assert made["data"] == {
+        "id": ID,
+        "type": "task",
+        "priority": "high",
+        "ack_token": "ack",
+        "url": "https://notify.example/",
+        "badge": "7",
+    }
+    assert made["android"]["notification"] == {
+        "channel_id": "task",
+        "click_action": "OPEN_NOTIFICATION",
+        "sound": "default",
+        "tag": ID,
+        "notification_count": 7,
+    }
+    assert made["apns"]["headers"]["apns-collapse-id"] == ID
+    assert (aps(made)["badge"], aps(made)["sound"]) == (7, "default")
 
 
 def test_a_closing_closes_and_shows_nothing() -> None:

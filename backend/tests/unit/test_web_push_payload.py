@@ -6,8 +6,14 @@ from typing import Any
 import orjson
 import pytest
 
-from app.channels.push_content import has_outlived, navigate_of, plain_text, time_to_live
-from app.channels.web_push_payload import MAX_PLAINTEXT, payload_of, topic_of
+from app.channels.push_content import (
+    as_shown,
+    has_outlived,
+    navigate_of,
+    plain_text,
+    time_to_live,
+)
+from app.channels.web_push_payload import MAX_PLAINTEXT, payload_of, topic_of, urgency_of
 from app.security.sanitize import safe_html
 from tests.pushing import NOW, a_claim
 
@@ -165,3 +171,64 @@ def test_a_topic_that_push_services_do_not_take_is_hashed() -> None:
     assert len(hashed) == 32
     assert hashed != topic_of(a_claim(data={"topic": "task 2"}))
     assert topic_of(a_claim()) is None
+
+
+# --- a summary of what was held --------------------------------------------------------------
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    claim = as_shown(a_claim(**changes))
+    loaded: dict[str, Any] = orjson.loads(payload_of(claim, BASE, "token"))
+    return loaded
+
+
+def test_a_summary_tells_how_many_and_what_the_latest_are_about() -> None:
+    data = {
+        "actions": [{"label": "View", "url": "/tasks/1"}], "action_url": "/tasks/1", "badge": 9,
+        "sound": False, "topic": "build", "ttl": 5,
+    }  # fmt: skip
+    held = {
+        "summarises": 5, "titles": ("Invoice is due", "Deployed", "A <b> & c", "Rest"),
+        "priority": "high", "locale": "de-AT", "unread_count": 7, "data": data,
+    }  # fmt: skip
+    assert summary(**held) == {
+        "web_push": 8030,
+        "mutable": True,
+        "app_badge": 7,
+        "notification": {
+            "title": "5 new notifications",
+            "body": "Build failed · Invoice is due · Deployed · A <b> & c · Rest",
+            "navigate": "https://notify.example/",
+            "tag": ID,
+            "silent": False,
+            "data": {
+                "id": ID,
+                "type": "task",
+                "priority": "high",
+                "ack_token": "token",
+                "actions": [],
+            },
+            "app_badge": "7",
+        },
+    }
+    shown = as_shown(a_claim(**held))
+    assert (topic_of(shown), time_to_live(shown, NOW), urgency_of(shown)) == (None, 86_400, "high")
+
+
+@pytest.mark.parametrize(
+    ("number", "titles", "body"),
+    [
+        (4, (), "Build failed · …"),
+        (9, ("a", "b"), "Build failed · a · b · …"),
+        (4, ("two\nlines", "b", "c"), "Build failed · two lines · b · c"),
+        (4, ("a", "b" * 150, "c"), "Build failed · a · …"),
+        (4, ("b" * 150, "c"), "Build failed · …"),
+    ],
+)
+def test_a_summary_is_one_line(number: int, titles: tuple[str, ...], body: str) -> None:
+    assert summary(summarises=number, titles=titles)["notification"]["body"] == body
+
+
+def test_what_stands_for_itself_is_shown_as_it_is() -> None:
+    claim = a_claim(data={"topic": "build"}, locale="de")
+    assert as_shown(claim) is claim
