@@ -166,7 +166,9 @@ async def _settle(
             kept += [(row["id"], None, True, None) for row in of_device if row["id"] in mine]
             continue
         carrier, *others = sorted(of_device, key=_place)
-        latest = sorted((row["notification_id"] for row in others), reverse=True)[:LATEST]
+        latest = [
+            str(id_) for id_ in sorted((row["notification_id"] for row in others), reverse=True)
+        ][:LATEST]
         kept.append(
             (carrier["id"], number, carrier["id"] in mine, dumps(latest) if latest else None)
         )

@@ -187,7 +187,7 @@ def test_a_summary_tells_how_many_and_what_the_latest_are_about() -> None:
         "actions": [{"label": "View", "url": "/tasks/1"}], "action_url": "/tasks/1", "badge": 9,
         "sound": False, "topic": "build", "ttl": 5,
     }  # fmt: skip
-    held = {
+    held: dict[str, Any] = {
         "summarises": 5, "titles": ("Invoice is due", "Deployed", "A <b> & c", "Rest"),
         "priority": "high", "locale": "de-AT", "unread_count": 7, "data": data,
     }  # fmt: skip
