@@ -1,29 +1,33 @@
-"""Who may send one more push or email to a user now (REQ-022)."""
+"""Who may send one more push or email to a user now (REQ-022).
 
-from collections.abc import Mapping, Sequence
+Redis says who is first among workers that ask at once; where it is away, the users' locks in
+PostgreSQL do. Neither is relied on. What is admitted is written to PostgreSQL before it is sent,
+and only then looked at once more: of workers that admitted too many between them, as after Redis
+forgot, the last to write sees it, and takes back what there is no room for.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.db.database import Database, is_busy
+from app.db.database import Database, Driver, is_busy
 from app.policy.kinds import Channel
 from app.policy.limits import Limit
 from app.ratelimit.lines import Line, UserChannel, read_lines
-from app.realtime.inboxes import lock_inboxes
+from app.ratelimit.redis_lines import RedisLines
+from app.realtime.inboxes import Inbox, lock_free_inboxes, lock_inboxes
 
 SOON = timedelta(seconds=2)
-"""When to ask again for what others may, or may not, be sending just now."""
-
-# What others have claimed and not told the outcome of: it may be on its way.
-READ_IN_FLIGHT = """
-    SELECT user_id, channel, count(DISTINCT notification_id) AS number
-    FROM notification_deliveries
-    WHERE user_id = ANY($1::uuid[]) AND channel = ANY($2::text[]) AND id <> ALL($3::uuid[])
-      AND status = 'pending' AND lease_token IS NOT NULL AND counted_at IS NULL
-    GROUP BY user_id, channel
-"""
+"""When to ask again for a user whose lock somebody holds for long."""
 
 COUNT = "UPDATE notification_deliveries SET counted_at = $2 WHERE id = ANY($1::uuid[])"
+# Whoever has taken them over meanwhile has counted them at another instant.
+UNCOUNT = """
+    UPDATE notification_deliveries SET counted_at = NULL
+    WHERE id = ANY($1::uuid[]) AND counted_at = $2
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +49,31 @@ class Ask:
         return self.user_id, self.channel
 
 
+Answers = dict[Ask, datetime | None]
+Lock = Callable[[Driver, Collection[UUID]], Awaitable[Mapping[UUID, Inbox]]]
+
+
 class UserLimits:
     """Sliding windows over all workers; critical notifications are not asked for here.
 
     Args:
         limits: how much of each channel a user gets.
+        redis: what is asked first; None decides in PostgreSQL alone.
     """
 
-    def __init__(self, database: Database, limits: Mapping[Channel, Limit]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        limits: Mapping[Channel, Limit],
+        redis: RedisLines | None = None,
+    ) -> None:
         self._database = database
         self._limits = limits
+        self._redis = redis
 
     async def admit(
         self, asks: Sequence[Ask], lines: Mapping[UserChannel, Line], now: datetime
-    ) -> dict[Ask, datetime | None]:
+    ) -> Answers:
         """Count those that there is room for.
 
         Args:
@@ -70,41 +85,89 @@ class UserLimits:
             For each ask None if it may go out now, else when it is its turn.
 
         Raises:
-            Unavailable: neither Redis nor PostgreSQL can be reached.
+            Unavailable: PostgreSQL cannot be reached.
         """
-        return await self._admit_in_postgres(asks, now)
-
-    async def _admit_in_postgres(
-        self, asks: Sequence[Ask], now: datetime
-    ) -> dict[Ask, datetime | None]:
-        """The same under the users' locks, for as long as Redis is away."""
         try:
-            async with self._database.group_as_service() as driver:
-                users = {ask.user_id for ask in asks}
-                await lock_inboxes(driver, users)
-                lines = await read_lines(driver, (ask.line for ask in asks), self._limits, now)
-                mine = [id_ for ask in asks for id_ in ask.delivery_ids]
-                channels = sorted({ask.channel.value for ask in asks})
-                rows = await driver.fetch(READ_IN_FLIGHT, sorted(users), channels, mine)
-                in_flight = {
-                    (row["user_id"], Channel(row["channel"])): row["number"] for row in rows
-                }
-                answers: dict[Ask, datetime | None] = {}
-                for ask in asks:
-                    limit, line = self._limits[ask.channel], lines[ask.line]
-                    used = len(limit.used([*line.counted.values()], now))
-                    others = in_flight.get(ask.line, 0)
-                    if (
-                        used < limit.most <= used + others
-                        and ask.notification_id not in line.counted
-                    ):
-                        answers[ask] = now + SOON
-                    else:
-                        answers[ask] = line.admit(ask.notification_id, limit, now)
-                admitted = [id_ for ask in asks if answers[ask] is None for id_ in ask.delivery_ids]
-                await driver.execute(COUNT, admitted, now)
+            answers = await self._admit_by_redis(asks, lines, now)
+            await self._count(_admitted(answers), now)
+            answers |= await self._settle([ask for ask in asks if ask not in answers], now)
+            doubtful = await self._too_many(_admitted(answers), now)
+            return answers | await self._settle(doubtful, now, anew=True)
         except Exception as error:
             if not is_busy(error):
                 raise
+            # What was counted by then keeps its room, and is looked at again.
             return dict.fromkeys(asks, now + SOON)
+
+    async def _admit_by_redis(
+        self, asks: Sequence[Ask], lines: Mapping[UserChannel, Line], now: datetime
+    ) -> Answers:
+        """What Redis says of those whose server answers."""
+        if self._redis is None:
+            return {}
+        asked: dict[UserChannel, list[UUID]] = defaultdict(list)
+        for ask in asks:
+            asked[ask.line].append(ask.notification_id)
+        turns = await self._redis.admit(asked, lines, now)
+        return {ask: turns[ask.line][ask.notification_id] for ask in asks if ask.line in turns}
+
+    async def _count(self, asks: Sequence[Ask], now: datetime) -> None:
+        if asks:
+            async with self._database.group_as_service() as driver:
+                await driver.execute(COUNT, _deliveries(asks), now)
+
+    async def _too_many(self, asks: Sequence[Ask], now: datetime) -> list[Ask]:
+        """Those of users who were given more than their limit, by whomever."""
+        if not asks:
+            return []
+        async with self._database.group_as_service() as driver:
+            lines = await read_lines(driver, (ask.line for ask in asks), self._limits, now)
+        return [
+            ask for ask in asks if len(lines[ask.line].counted) > self._limits[ask.channel].most
+        ]
+
+    async def _settle(self, asks: Sequence[Ask], now: datetime, *, anew: bool = False) -> Answers:
+        """Decide and count under the users' locks.
+
+        Args:
+            anew: whether the asks were counted too hastily; those that find no room count no more.
+        """
+        if not asks:
+            return {}
+        try:
+            return await self._settle_locked(asks, now, lock_inboxes, anew=anew)
+        except Exception as error:
+            if not is_busy(error):
+                raise
+        # One of the users is held for long: the others do without that one.
+        return await self._settle_locked(asks, now, lock_free_inboxes, anew=anew)
+
+    async def _settle_locked(
+        self, asks: Sequence[Ask], now: datetime, lock: Lock, *, anew: bool
+    ) -> Answers:
+        async with self._database.group_as_service() as driver:
+            locked = await lock(driver, {ask.user_id for ask in asks})
+            lines = await read_lines(driver, (ask.line for ask in asks), self._limits, now)
+            if anew:
+                for ask in asks:
+                    lines[ask.line].counted.pop(ask.notification_id, None)
+            answers = {
+                ask: lines[ask.line].admit(ask.notification_id, self._limits[ask.channel], now)
+                if ask.user_id in locked
+                else now + SOON
+                for ask in asks
+            }
+            if anew:
+                refused = [ask for ask, turn in answers.items() if turn is not None]
+                await driver.execute(UNCOUNT, _deliveries(refused), now)
+            else:
+                await driver.execute(COUNT, _deliveries(_admitted(answers)), now)
         return answers
+
+
+def _admitted(answers: Answers) -> list[Ask]:
+    return [ask for ask, turn in answers.items() if turn is None]
+
+
+def _deliveries(asks: Iterable[Ask]) -> list[UUID]:
+    return [id_ for ask in asks for id_ in ask.delivery_ids]

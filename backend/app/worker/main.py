@@ -41,6 +41,7 @@ from app.pipeline.sweep import DRAIN_SECONDS, Sweeper
 from app.pipeline.tidy import Tidier
 from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel
+from app.ratelimit.redis_lines import RedisLines
 from app.ratelimit.user_limits import UserLimits
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
@@ -87,6 +88,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
         follow_redirects=False,
     )
     audience = Audience(Defaults.from_settings(settings))
+    limits = audience.defaults.limits
     keyring = Keyring(settings, database, clock)
     try:
         async with (
@@ -99,7 +101,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             channels: list[ChannelSender] = [
                 InAppChannel(
                     database,
-                    audience.defaults.limits[Channel.IN_APP],
+                    limits[Channel.IN_APP],
                     clock,
                     lambda changes: announcer.announce(Announcement(changes=changes)),
                     recorder.record,
@@ -108,8 +110,8 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             ]
             if settings.email_configured:
                 channels.append(EmailChannel(settings, client))
-            limits = UserLimits(database, audience.defaults.limits)
-            reconsiderer = Reconsiderer(database, audience, limits)
+            admission = UserLimits(database, limits, RedisLines(redis, limits))
+            reconsiderer = Reconsiderer(database, audience, admission)
             deliverer = Deliverer(settings, database, channels, reconsiderer, recorder, clock)
             expander = Expander(database, announcer, audience, clock)
             expirer = Expirer(database, announcer.announce, clock)
