@@ -19,11 +19,14 @@ from app.config import Settings
 from app.db.database import Database
 from app.pipeline.announce import Announcement, Announcer
 from app.pipeline.doorbell import STREAM, StreamBroker, StreamDoorbell
+from app.policy.kinds import Channel
+from app.ratelimit.redis_lines import key_of
 from app.realtime.backplane import BUCKETS, CHANNELS, Backplane, Change
 from app.realtime.connection import connect
 from app.realtime.hub import cancel
 from faults.session import Session
 from tests.cluster import LocalCluster, Node, until
+from tests.integration import test_pipeline, test_push_queue
 from tests.integration.listening import listening
 from tests.integration.sockets import (
     PATIENCE,
@@ -33,7 +36,18 @@ from tests.integration.sockets import (
     running_gateway,
     statements,
 )
+from tests.integration.test_pipeline import START
+from tests.integration.test_push_queue import PUSH, Pushes
+from tests.integration.test_user_limits import (
+    HOUR,
+    LIMITS,
+    assert_never_more,
+    open_team,
+    sent,
+)
 from tests.stack import Stack, running_stack
+
+stage, pushes = test_pipeline.stage, test_push_queue.pushes
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("cluster")]
 
@@ -223,6 +237,53 @@ async def test_frames_without_a_master_do_not_silence_the_bell(cluster: LocalClu
                 return await server.xlen(STREAM) > 0
 
             await until(has_rung)
+
+
+async def test_limits_of_users_stay_exact_while_a_master_dies(
+    cluster: LocalCluster, pushes: Pushes, stage: test_pipeline.Stage
+) -> None:
+    """Each master has the limits of some users; those of the dead one are PostgreSQL's."""
+    users: dict[int, UUID] = {}
+    while len(users) < 3:
+        user = await stage.user()
+        users[(await cluster.owner(limit_of(user))).port] = user
+    for user in users.values():
+        await pushes.device(user)
+
+    async def post() -> None:
+        await asyncio.gather(*(stage.post(user, PUSH) for user in users.values() for _ in range(8)))
+
+    async with open_team(stage, cluster.url, patience=PATIENCE) as team:
+        await post()
+        await team.work()
+        assert {len(await known_to(cluster, user)) for user in users.values()} == {8}
+        orphan, *others = users.values()
+        stage.clock.now = START + HOUR / 2
+        await post()
+        # Claimed while all is well, and settled by who is left.
+        claims = [await one.claim() for one in team.deliverers]
+        (await cluster.owner(limit_of(orphan))).kill()
+        await asyncio.gather(
+            *(one.dispatch(taken) for one, taken in zip(team.deliverers, claims, strict=True))
+        )
+        await team.work()
+        for user in users.values():
+            assert len(await sent(stage, user, Channel.PUSH)) == 10
+        assert {len(await known_to(cluster, user)) for user in others} == {10}
+        await team.work_until(START + 3 * HOUR)
+    for user in users.values():
+        assert len(await sent(stage, user, Channel.PUSH)) == 16
+        await assert_never_more(stage, user, Channel.PUSH, LIMITS[Channel.PUSH])
+
+
+def limit_of(user_id: UUID) -> str:
+    return key_of((user_id, Channel.PUSH))
+
+
+async def known_to(cluster: LocalCluster, user_id: UUID) -> list[str]:
+    """The user's pushes that count on the master that has them."""
+    master = await cluster.owner(limit_of(user_id))
+    return await master.ask("ZRANGE", limit_of(user_id), 0, -1)
 
 
 class TestFailover:
