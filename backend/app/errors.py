@@ -11,6 +11,8 @@
     ├── IdempotencyConflict   409 idempotency_conflict
     ├── EndpointInUse         409 endpoint_in_use
     ├── BodyTooLarge          413 body_too_large
+    ├── RateLimited           429 rate_limited
+    ├── QueueFull             429 queue_full
     └── Unavailable           503 unavailable
 
 One handler (`app.api.errors`) renders them all; `docs/errors.md` lists them.
@@ -137,6 +139,32 @@ class BodyTooLarge(NotifyError):
     status = 413
     code = "body_too_large"
     default_message = "The request body may have at most 1 MiB."
+
+
+class RateLimited(NotifyError):
+    """A bulk call has more recipients than the global limit has room for just now (REQ-023).
+
+    Args:
+        retry_after: whole seconds after which there is room, if nobody else takes it.
+    """
+
+    status = 429
+    code = "rate_limited"
+    default_message = "Bulk calls have used up what may be sent in a minute; try again later."
+
+    def __init__(self, message: str | None = None, *, retry_after: int) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
+
+
+class QueueFull(NotifyError):
+    """Too many deliveries wait already; what is not critical is refused, not stored (REQ-022)."""
+
+    status = 429
+    code = "queue_full"
+    default_message = "Too many deliveries are waiting; nothing was stored, try again later."
+
+    def __init__(self, message: str | None = None, *, retry_after: int = 5) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
 
 
 class Unavailable(NotifyError):

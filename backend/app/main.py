@@ -16,6 +16,7 @@ from app.api.context import AppContext
 from app.api.dependencies import SECURITY_SCHEMES
 from app.api.errors import ErrorAnswer, install_error_handlers
 from app.api.health import router as health_router
+from app.api.limit_headers import LIMIT_HEADERS
 from app.api.metrics import router as metrics_router
 from app.api.middleware import CORRELATION_HEADER, BodyLimit, RequestContext
 from app.api.v1.notifications.websocket import SocketShortcut
@@ -32,6 +33,8 @@ from app.pipeline.decide import Audience, Defaults
 from app.pipeline.deliver import Clock, utc_now
 from app.pipeline.doorbell import StreamBroker, StreamDoorbell
 from app.pipeline.keyring import Keyring
+from app.ratelimit.global_limit import GlobalLimit
+from app.ratelimit.queue_bound import QueueBound
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.realtime.gateway import Gateway
@@ -95,7 +98,11 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         announcer = await stack.enter_async_context(Announcer(backplane, StreamDoorbell(broker)))
         defaults = Defaults.from_settings(settings)
         audience = Audience(defaults)
-        groups = await stack.enter_async_context(GroupCommit(database, announcer, audience))
+        limit = GlobalLimit(settings, database, clock)
+        bound = await stack.enter_async_context(
+            QueueBound(settings.notification_queue_size, database, clock)
+        )
+        groups = await stack.enter_async_context(GroupCommit(database, announcer, audience, bound))
         tokens = TokenVerifier(settings)
         await stack.enter_async_context(tokens.running())
         changes = InboxChanges(database, announcer.announce, clock)
@@ -119,7 +126,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             tokens=tokens,
             gateway=gateway,
             notifications=NotificationService(groups, clock),
-            batches=BatchService(settings, database, announcer, clock),
+            batches=BatchService(settings, database, announcer, limit, bound, clock),
+            global_limit=limit,
             inbox=inbox,
             changes=changes,
             actions=actions,
@@ -210,7 +218,7 @@ def _bare_app(settings: Settings, clock: Clock, beside: Background | None = None
             allow_origins=list(settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["Authorization", "Content-Type", CORRELATION_HEADER],
-            expose_headers=[CORRELATION_HEADER, "Retry-After"],
+            expose_headers=[CORRELATION_HEADER, "Retry-After", *LIMIT_HEADERS],
         )
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(RequestContext)

@@ -34,11 +34,12 @@ hypothesis.settings.load_profile("untimed")
 
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TEMPLATE = "notify_template"
-# Limits of users have tests of their own.
+# Limits have tests of their own.
 UNLIMITED = {
     "rate_limit_push_per_hour": 1_000_000,
     "rate_limit_in_app_per_hour": 1_000_000,
     "rate_limit_email_per_day": 1_000_000,
+    "rate_limit_global_per_minute": 1_000_000,
 }
 
 

@@ -118,10 +118,11 @@ async def running_stack(
         "WS_PORT": str(ws_port),
         "SANDBOX_PORT": str(sandbox_port),
         "DATA_DIR": str(data_dir),
-        # Limits of users have tests of their own.
+        # Limits have tests of their own.
         "RATE_LIMIT_PUSH_PER_HOUR": "1000000",
         "RATE_LIMIT_IN_APP_PER_HOUR": "1000000",
         "RATE_LIMIT_EMAIL_PER_DAY": "1000000",
+        "RATE_LIMIT_GLOBAL_PER_MINUTE": "1000000",
         **(environment or {}),
     }
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app.config import Settings
 from app.db.database import Database
 from app.pipeline.keyring import Keyring
+from app.ratelimit.global_limit import GlobalLimit
 from app.realtime.connection import RedisClient
 from app.realtime.gateway import Gateway
 from app.security.jwt import TokenVerifier
@@ -37,6 +38,7 @@ class AppContext:
     gateway: Gateway
     notifications: NotificationService
     batches: BatchService
+    global_limit: GlobalLimit
     inbox: InboxService
     changes: InboxChanges
     actions: ActionService

@@ -15,11 +15,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.database import Database, driver_of, dumps
-from app.errors import IdempotencyConflict, TooManyRecipients
+from app.errors import IdempotencyConflict, QueueFull, TooManyRecipients
 from app.pipeline.announce import Announcement, Announcer
 from app.pipeline.draft import Content, already_expired, is_expired
 from app.pipeline.idempotency import Attempt, claim, keep
-from app.policy.routing import Request, effective_priority
+from app.policy.routing import Request, effective_priority, is_limited
+from app.ratelimit.global_limit import GlobalLimit
+from app.ratelimit.queue_bound import QueueBound
 from app.schemas.notification import Segment
 from app.security.redact import Masked
 
@@ -36,7 +38,7 @@ INSERT_BATCH = """
         SELECT CAST(:id AS uuid), CAST(:service AS text), CAST(CAST(:content AS text) AS jsonb),
                CAST(:urgency AS smallint), count, CAST(:created_at AS timestamptz),
                CASE WHEN count = 0 THEN CAST(:created_at AS timestamptz) END
-        FROM counted WHERE count <= CAST(:most AS int)
+        FROM counted WHERE count <= CAST(:room AS int)
         RETURNING id
     ), added AS (
         INSERT INTO notification_batch_recipients (batch_id, user_id)
@@ -71,6 +73,7 @@ class Batch:
     Args:
         recipients: ids of users, each once, or what the users are like.
         attempt: the call's idempotency key.
+        overrides: whether it passes the global limit, and uses up nothing of it.
     """
 
     id: UUID
@@ -79,6 +82,7 @@ class Batch:
     recipients: Collection[UUID] | Segment
     created_at: datetime
     attempt: Attempt | None = None
+    overrides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +104,20 @@ told_batch = TypeAdapter(StoredBatch)
 
 
 async def store_batch(
-    database: Database, announcer: Announcer, batch: Batch, *, most: int
+    database: Database,
+    announcer: Announcer,
+    batch: Batch,
+    *,
+    most: int,
+    limit: GlobalLimit,
+    bound: QueueBound,
 ) -> StoredBatch:
     """Commit a batch and its recipients, whom workers then notify.
 
     Args:
         most: recipients that a batch may have.
+        limit: what all batches together may have in a minute.
+        bound: knows whether the queue is full.
 
     Returns:
         What was stored, now or by the first call with the same key.
@@ -113,10 +125,13 @@ async def store_batch(
     Raises:
         TooManyRecipients: it has more than that; nothing was stored.
         IdempotencyConflict: the key was used for another request.
+        RateLimited: the global limit has no room for it now; nothing was stored.
+        QueueFull: too much waits already, and it is not critical.
         ValidationFailed: it has expired already.
         Unavailable: PostgreSQL is away.
     """
     attempts = [] if batch.attempt is None else [batch.attempt]
+    full = is_limited(batch.content.request) and await bound.is_full()
     async with database.as_service() as connection:
         driver = await driver_of(connection)
         earlier = (await claim(driver, attempts)).get(batch.id)
@@ -126,19 +141,32 @@ async def store_batch(
             return replace(told_batch.validate_python(earlier), is_repeated=True)
         if is_expired(batch.content.request, batch.created_at):
             raise already_expired()
-        count = await _insert(connection, batch, most)
+        if full:
+            raise QueueFull
+        # What plainly cannot fit is not written first.
+        room = most if batch.overrides else min(most, await limit.room(driver))
+        count = await _insert(connection, batch, most, room)
         if count > most:
             raise TooManyRecipients(f"A batch has at most {most} recipients.")
+        if count > room:
+            raise limit.refusal(count)
         stored = StoredBatch(batch.id, count, tuple(batch.content.content.masked))
         answer = told_batch.dump_python(stored, mode="json")
         await keep(driver, [(attempt, answer) for attempt in attempts])
+        # Last, so that others wait for the bucket no longer than the commit takes.
+        level = None if batch.overrides else await limit.charge(driver, count)
+    limit.note(level)
     if count:
         announcer.announce(Announcement(batch_ids=(batch.id,)))
     return stored
 
 
-async def _insert(connection: AsyncConnection, batch: Batch, most: int) -> int:
-    """Write a batch with at most so many recipients; returns how many it was to have."""
+async def _insert(connection: AsyncConnection, batch: Batch, most: int, room: int) -> int:
+    """Write a batch with at most `room` recipients.
+
+    Returns:
+        How many it was to have, counted up to one more than `most`.
+    """
     members, parameters = _members(batch.recipients)
     result = await connection.execute(
         text(INSERT_BATCH.format(members=members)),
@@ -149,6 +177,7 @@ async def _insert(connection: AsyncConnection, batch: Batch, most: int) -> int:
             "urgency": effective_priority(batch.content.request).rank,
             "created_at": batch.created_at,
             "most": most,
+            "room": room,
             **parameters,
         },
     )

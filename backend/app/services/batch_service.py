@@ -15,6 +15,8 @@ from app.pipeline.batch import Batch, BatchContent, StoredBatch, store_batch
 from app.pipeline.deliver import Clock
 from app.policy.kinds import Priority
 from app.policy.routing import Request, effective_priority
+from app.ratelimit.global_limit import GlobalLimit
+from app.ratelimit.queue_bound import QueueBound
 from app.schemas.notification import BatchStatus, CreateBatch
 from app.services.notification_service import (
     attempt_of,
@@ -75,15 +77,25 @@ class BatchService:
 
     Args:
         announcer: tells workers of them.
+        limit: what all of them together may have in a minute.
+        bound: knows whether the queue is full.
         clock: the present instant.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, announcer: Announcer, clock: Clock
+        self,
+        settings: Settings,
+        database: Database,
+        announcer: Announcer,
+        limit: GlobalLimit,
+        bound: QueueBound,
+        clock: Clock,
     ) -> None:
         self._max_recipients = settings.notification_max_batch_size
         self._database = database
         self._announcer = announcer
+        self._limit = limit
+        self._bound = bound
         self._clock = clock
 
     async def create(
@@ -101,6 +113,8 @@ class BatchService:
         Raises:
             TooManyRecipients: more distinct users than a batch may have; nothing is stored.
             IdempotencyConflict: the key was used for another request.
+            RateLimited: the global limit has no room for it now; nothing is stored.
+            QueueFull: too much waits already, and it is not critical.
             ValidationFailed: it has expired already, or overrides without being critical.
             Unavailable: PostgreSQL is away.
         """
@@ -116,9 +130,15 @@ class BatchService:
             recipients=wanted.recipients,
             created_at=now,
             attempt=attempt_of(service, wanted, key, batch_id, now),
+            overrides=wanted.override,
         )
         stored = await store_batch(
-            self._database, self._announcer, batch, most=self._max_recipients
+            self._database,
+            self._announcer,
+            batch,
+            most=self._max_recipients,
+            limit=self._limit,
+            bound=self._bound,
         )
         if wanted.override and not stored.is_repeated:
             log.info(

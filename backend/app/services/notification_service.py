@@ -68,6 +68,7 @@ class NotificationService:
             ValidationFailed: it has expired already, or its body is too complex.
             IdempotencyConflict: the key was used for another request.
             UnknownUser: no such user.
+            QueueFull: too much waits already, and it is not critical.
             Unavailable: PostgreSQL is away, or the inbox stayed locked.
         """
         now = self._clock()
@@ -89,6 +90,7 @@ class NotificationService:
         """Store a notification with which a user tries one of their devices.
 
         Raises:
+            QueueFull: too much waits already.
             Unavailable: PostgreSQL is away, or the inbox stayed locked.
         """
         wanted = CreateNotification.model_validate({**TEST_NOTIFICATION, "user_id": user_id})

@@ -20,6 +20,8 @@ from app.pipeline.doorbell import STREAM, StreamBroker, StreamDoorbell
 from app.pipeline.draft import Content
 from app.policy.kinds import NotificationType, Priority
 from app.policy.routing import Request
+from app.ratelimit.global_limit import GlobalLimit
+from app.ratelimit.queue_bound import QueueBound
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.worker.main import Worker, open_worker, running
@@ -51,7 +53,14 @@ class Floor:
         content = Content("A title", "body", "<p>body</p>", {"key": "value"})
         request = Request(NotificationType.SYSTEM, priority, send_email=True)
         batch = Batch(uuid7(), "tests", BatchContent(request, content), users, utc_now())
-        stored = await store_batch(self.database, self.announcer, batch, most=MOST)
+        stored = await store_batch(
+            self.database,
+            self.announcer,
+            batch,
+            most=MOST,
+            limit=GlobalLimit(self.settings, self.database, utc_now),
+            bound=QueueBound(self.settings.notification_queue_size, self.database, utc_now),
+        )
         assert (stored.id, stored.recipient_count) == (batch.id, len(users))
         return batch.id
 

@@ -32,6 +32,7 @@ from app.pipeline.track import Recorder
 from app.policy.kinds import Channel, NotificationType, Priority, Reason
 from app.policy.retry import RetryPolicy
 from app.policy.routing import Request
+from app.ratelimit.queue_bound import QueueBound
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.sandbox.server import serving_sandbox
@@ -133,9 +134,11 @@ async def stage(fresh_settings: Settings, tmp_path: Path) -> AsyncGenerator[Stag
         announcer = await stack.enter_async_context(
             Announcer(Backplane(redis), StreamDoorbell(broker))
         )
-        groups = await stack.enter_async_context(
-            GroupCommit(database, announcer, Audience(Defaults.from_settings(settings)))
+        bound = await stack.enter_async_context(
+            QueueBound(settings.notification_queue_size, database, clock)
         )
+        audience = Audience(Defaults.from_settings(settings))
+        groups = await stack.enter_async_context(GroupCommit(database, announcer, audience, bound))
         worker = await stack.enter_async_context(open_worker(settings, clock))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
         yield Stage(settings, database, groups, announcer, worker, client, clock)

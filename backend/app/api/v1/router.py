@@ -5,11 +5,12 @@ one by one; static paths come before those with parameters, and creates first of
 """
 
 from app.api.v1 import action_callbacks, dead_letters, internal
-from app.api.v1.notifications import actions, create, explain, inbox, preferences, push
+from app.api.v1.notifications import actions, bulk, create, explain, inbox, preferences, push
 
 PREFIX = "/api/v1"
 ROUTERS = (
     create.router,
+    bulk.router,
     internal.router,
     push.router,
     preferences.router,

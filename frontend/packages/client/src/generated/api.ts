@@ -2232,6 +2232,12 @@ export interface operations {
             /** @description Successful Response */
             202: {
                 headers: {
+                    /** @description Bulk recipients per minute, over all services. */
+                    "X-RateLimit-Limit": number;
+                    /** @description Recipients that there is room for now. */
+                    "X-RateLimit-Remaining": number;
+                    /** @description Seconds from now until the limit is unused again. */
+                    "X-RateLimit-Reset": number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2241,6 +2247,12 @@ export interface operations {
             /** @description Fields that cannot be used, each with its path. */
             422: {
                 headers: {
+                    /** @description Bulk recipients per minute, over all services. */
+                    "X-RateLimit-Limit": number;
+                    /** @description Recipients that there is room for now. */
+                    "X-RateLimit-Remaining": number;
+                    /** @description Seconds from now until the limit is unused again. */
+                    "X-RateLimit-Reset": number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2250,6 +2262,12 @@ export interface operations {
             /** @description The error, with a stable code. */
             default: {
                 headers: {
+                    /** @description Bulk recipients per minute, over all services. */
+                    "X-RateLimit-Limit": number;
+                    /** @description Recipients that there is room for now. */
+                    "X-RateLimit-Remaining": number;
+                    /** @description Seconds from now until the limit is unused again. */
+                    "X-RateLimit-Reset": number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2272,6 +2290,12 @@ export interface operations {
             /** @description Successful Response */
             200: {
                 headers: {
+                    /** @description Bulk recipients per minute, over all services. */
+                    "X-RateLimit-Limit": number;
+                    /** @description Recipients that there is room for now. */
+                    "X-RateLimit-Remaining": number;
+                    /** @description Seconds from now until the limit is unused again. */
+                    "X-RateLimit-Reset": number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2281,6 +2305,12 @@ export interface operations {
             /** @description Fields that cannot be used, each with its path. */
             422: {
                 headers: {
+                    /** @description Bulk recipients per minute, over all services. */
+                    "X-RateLimit-Limit": number;
+                    /** @description Recipients that there is room for now. */
+                    "X-RateLimit-Remaining": number;
+                    /** @description Seconds from now until the limit is unused again. */
+                    "X-RateLimit-Reset": number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -2290,6 +2320,12 @@ export interface operations {
             /** @description The error, with a stable code. */
             default: {
                 headers: {
+                    /** @description Bulk recipients per minute, over all services. */
+                    "X-RateLimit-Limit": number;
+                    /** @description Recipients that there is room for now. */
+                    "X-RateLimit-Remaining": number;
+                    /** @description Seconds from now until the limit is unused again. */
+                    "X-RateLimit-Reset": number;
                     [name: string]: unknown;
                 };
                 content: {
