@@ -10,14 +10,14 @@ from types import FrameType
 
 import click
 
-from faults import inbox, network, processes, provider, push, push_hangs, servers
+from faults import inbox, network, processes, provider, push, push_hangs, queue_full, servers
 from faults.lab import Bed, CannotTry, Lab
 from faults.report import Report, heading, lines
 from faults.trial import Scenario, conduct
 
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
-    for module in (processes, inbox, push, push_hangs, servers, provider, network)
+    for module in (processes, inbox, push, push_hangs, queue_full, servers, provider, network)
     for scenario in module.SCENARIOS
 }
 SHOWN_LINES = 15

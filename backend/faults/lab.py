@@ -30,12 +30,13 @@ from app.load_settings import embedded_passwords, load_settings
 from faults.proxy import Proxy
 from tests.stack import NOTIFY, Stack, free_ports, running_stack
 
-# No limit of a user or of the queue, which would hold back what is counted; the sandbox's push
+# No limit that would hold back what is counted; the sandbox's push
 # service under a second name is another one's origin.
 UNLIMITED = {
     "RATE_LIMIT_PUSH_PER_HOUR": "1000000",
     "RATE_LIMIT_IN_APP_PER_HOUR": "1000000",
     "RATE_LIMIT_EMAIL_PER_DAY": "1000000",
+    "RATE_LIMIT_GLOBAL_PER_MINUTE": "1000000",
     "NOTIFICATION_QUEUE_SIZE": "1000000",
     "PUSH_ALLOW_PRIVATE_ENDPOINTS": "true",
 }
@@ -66,6 +67,7 @@ class Bed:
         without_redis: nothing ever listens where `REDIS_URL` points.
         disk_mib: the data directory is on a file system of this size; 0: on the machine's own.
         unhurried: timeouts, leases and attempts are the program's own, not `QUICK`.
+        queue: deliveries that may wait before creates are refused; 0: any number.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Bed:
     without_redis: bool = False
     disk_mib: int = 0
     unhurried: bool = False
+    queue: int = 0
 
 
 WHOLE = Bed("whole")
@@ -80,6 +83,7 @@ WIRED = Bed("wired", wired=True)
 UNWIRED = Bed("without Redis", without_redis=True)
 SMALL_DISK = Bed("small disk", disk_mib=320)
 UNHURRIED = Bed("unhurried", unhurried=True)
+SHORT_QUEUE = Bed("short queue", unhurried=True, queue=2_000)
 
 
 class Lab:
@@ -98,6 +102,8 @@ class Lab:
         self._ports = free_ports(3)
         self._running = AsyncExitStack()
         self._environment = UNLIMITED | ({} if bed.unhurried else QUICK)
+        if bed.queue:
+            self._environment["NOTIFICATION_QUEUE_SIZE"] = str(bed.queue)
         self._stack: Stack | None = None
         self.front = Proxy(self._ports[0])
         self.provider = Proxy(self._ports[2])
@@ -260,10 +266,25 @@ class Lab:
     @asynccontextmanager
     async def second_worker(self) -> AsyncGenerator[None]:
         """A worker beside the supervised one."""
+        async with self._second("worker"):
+            yield
+
+    @asynccontextmanager
+    async def second_api(self) -> AsyncGenerator[int]:
+        """An API beside the supervised one; its port."""
+        (port,) = free_ports(1)
+        async with self._second("api", API_PORT=str(port)):
+            async with asyncio.timeout(READY_SECONDS):
+                while not await _answers(f"http://127.0.0.1:{port}/readyz"):
+                    await asyncio.sleep(0.1)
+            yield port
+
+    @asynccontextmanager
+    async def _second(self, part: str, **variables: str) -> AsyncGenerator[None]:
         with (self._log_dir / "up.log").open("ab") as log:
             process = subprocess.Popen(
-                [NOTIFY, "worker"],
-                env={**os.environ, **self.stack.environment},
+                [NOTIFY, part],
+                env={**os.environ, **self.stack.environment, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -275,7 +296,7 @@ class Lab:
             ended = process.poll()
             process.terminate()
             await asyncio.to_thread(process.wait, READY_SECONDS)
-        assert ended is None, "the second worker ended"
+        assert ended is None, f"the second {part} ended"
 
     def backends(self) -> list[psutil.Process]:
         """PostgreSQL's processes that serve the program's connections."""
@@ -335,6 +356,14 @@ class Lab:
             "DATABASE_OWNER_URL": direct.database_owner_url.get_secret_value(),
             "REDIS_URL": _through(direct.redis_url, self.redis),
         }
+
+
+async def _answers(address: str) -> bool:
+    async with httpx.AsyncClient() as client:
+        try:
+            return (await client.get(address)).is_success
+        except httpx.TransportError:
+            return False
 
 
 def _port(url: SecretStr) -> int:
