@@ -33,6 +33,7 @@ from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel, NotificationType, Priority
 from app.policy.replay import outcomes_of, replayed
 from app.policy.routing import decide
+from app.ratelimit.queue_bound import QueueBound
 from app.ratelimit.user_limits import UserLimits
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
@@ -305,7 +306,10 @@ async def world(fresh_settings: Settings) -> AsyncGenerator[World]:
         )
         # Each process knows users by itself.
         explainer, creator, worker = (Audience(Defaults.from_settings(settings)) for _ in range(3))
-        groups = await stack.enter_async_context(GroupCommit(database, announcer, creator))
+        bound = await stack.enter_async_context(
+            QueueBound(settings.notification_queue_size, database, clock)
+        )
+        groups = await stack.enter_async_context(GroupCommit(database, announcer, creator, bound))
         recorder = await stack.enter_async_context(
             Recorder(database, retry_policy(settings), clock)
         )

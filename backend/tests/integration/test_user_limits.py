@@ -27,6 +27,7 @@ from app.policy.kinds import Channel, DeviceKind, NotificationType, Priority, Re
 from app.policy.limits import Limit
 from app.policy.routing import Request
 from app.ratelimit.lines import Line, UserChannel, read_lines
+from app.ratelimit.queue_bound import QueueBound
 from app.ratelimit.redis_lines import PATIENCE, RedisLines, key_of
 from app.ratelimit.user_limits import SOON, Ask, UserLimits
 from app.realtime.connection import connect, redis_client, redis_url
@@ -346,7 +347,8 @@ async def test_critical_passes_every_limit_and_uses_up_none(pushes: Pushes, stag
     normal = Request(NotificationType.TASK, Priority.HIGH, send_email=True)
     critical = replace(normal, priority=Priority.CRITICAL)
     async with (
-        GroupCommit(stage.database, stage.announcer, audience) as groups,
+        QueueBound(settings.notification_queue_size, stage.database, stage.clock) as bound,
+        GroupCommit(stage.database, stage.announcer, audience, bound) as groups,
         httpx.AsyncClient() as client,
         Recorder(stage.database, retry_policy(settings), stage.clock) as recorder,
         redis_client(settings) as redis,
@@ -423,7 +425,10 @@ async def test_the_inbox_shows_a_hundred_in_an_hour_however_many_write_to_it(sta
             database = Database(settings)
             stack.push_async_callback(database.close)
             audience = Audience(Defaults.from_settings(settings))
-            group = GroupCommit(database, stage.announcer, audience)
+            bound = await stack.enter_async_context(
+                QueueBound(settings.notification_queue_size, database, stage.clock)
+            )
+            group = GroupCommit(database, stage.announcer, audience, bound)
             groups.append(await stack.enter_async_context(group))
         workers = [
             await stack.enter_async_context(open_worker(settings, stage.clock))

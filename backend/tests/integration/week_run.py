@@ -28,6 +28,7 @@ from app.pipeline.draft import Content, Draft
 from app.pipeline.reconsider import Reconsiderer
 from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel
+from app.ratelimit.queue_bound import QueueBound
 from app.ratelimit.user_limits import UserLimits
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
@@ -317,7 +318,10 @@ async def happened(settings: Settings) -> Week:
         )
         audience = Audience(Defaults.from_settings(settings))
         limits = audience.defaults.limits
-        groups = await stack.enter_async_context(GroupCommit(database, announcer, audience))
+        bound = await stack.enter_async_context(
+            QueueBound(settings.notification_queue_size, database, clock)
+        )
+        groups = await stack.enter_async_context(GroupCommit(database, announcer, audience, bound))
         recorder = await stack.enter_async_context(
             Recorder(database, retry_policy(settings), clock)
         )
