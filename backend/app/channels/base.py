@@ -137,10 +137,15 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The policy wants it later: this was no attempt."""
+    """The policy wants it later: this was no attempt.
+
+    Args:
+        choices_version: of the user's choices, where it is for these.
+    """
 
     reason: Reason
     until: datetime
+    choices_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

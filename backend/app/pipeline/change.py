@@ -38,7 +38,8 @@ READ_ONE = f"""
 # has tried already, is on its way and is let go.
 DROP_HELD = """
     held AS (
-        SELECT d.id FROM notification_deliveries d
+        SELECT d.id, d.user_id, d.channel, d.reason, d.next_attempt_at
+        FROM notification_deliveries d
         WHERE d.notification_id IN (SELECT id FROM changed)
           AND d.channel IN ('push', 'email') AND d.status = 'pending'
           AND d.lease_token IS NULL AND d.attempts = 0
@@ -49,6 +50,18 @@ DROP_HELD = """
         SET status = 'skipped', reason = 'read_elsewhere', next_attempt_at = NULL
         FROM held WHERE d.id = held.id
         RETURNING d.notification_id, d.user_id, d.channel, d.device_id
+    ), left_over AS (
+        -- Who leaves the line for a limit leaves the room to the next.
+        SELECT user_id, channel, min(next_attempt_at) AS due FROM held
+        WHERE reason = 'user_limit' GROUP BY user_id, channel
+    ), waiting AS (
+        SELECT d.id, l.due FROM left_over l JOIN notification_deliveries d USING (user_id, channel)
+        WHERE d.status = 'pending' AND d.reason = 'user_limit' AND d.lease_token IS NULL
+          AND d.next_attempt_at > l.due AND d.notification_id NOT IN (SELECT id FROM changed)
+        FOR NO KEY UPDATE OF d SKIP LOCKED
+    ), called AS (
+        UPDATE notification_deliveries d SET next_attempt_at = w.due
+        FROM waiting w WHERE d.id = w.id
     ), told AS (
         INSERT INTO notification_events (
             notification_id, user_id, channel, event, reason, device_id, at

@@ -98,10 +98,12 @@ class Profile:
 
     Args:
         basis: all that does not depend on the notification or its devices.
+        choices_version: counts changes of the choices and the basis.
     """
 
     basis: Recipient
     choices: UserChoices
+    choices_version: int
     defaults: Defaults
 
     def recipient(self, of: NotificationType, kinds: Iterable[DeviceKind]) -> Recipient:
@@ -272,6 +274,7 @@ class Audience:
                     pause_until=row["pause_until"],
                 ),
                 choices=choices[row["user_id"]],
+                choices_version=row["choices_version"],
                 defaults=self.defaults,
             )
             for row in rows

@@ -14,7 +14,7 @@ from app.channels.base import Claim, Digested, Held, Outcome, Skipped
 from app.db.database import Database
 from app.pipeline.decide import Audience, Profile, Run, run_policy
 from app.pipeline.summary import Summariser
-from app.policy.kinds import Action, Channel
+from app.policy.kinds import Action, Channel, Reason
 from app.policy.routing import Recipient, is_limited
 from app.ratelimit.lines import Line, UserChannel, read_lines
 from app.ratelimit.user_limits import Ask, UserLimits
@@ -34,12 +34,14 @@ class Reconsidered:
     Args:
         claim: as it is to be sent.
         recipient: what was known of the user.
+        choices_version: of the choices that are part of it.
         run: the policy's run, with one decision.
         settled: what becomes of it instead, whatever the policy says.
     """
 
     claim: Claim
     recipient: Recipient
+    choices_version: int
     run: Run
     settled: Outcome | None = None
 
@@ -55,7 +57,8 @@ class Reconsidered:
             return Skipped(decision.reason)
         if decision.action is Action.DIGEST:
             return Digested(decision.reason, decision.until)
-        return Held(decision.reason, decision.until)
+        is_chosen = decision.reason is Reason.QUIET_HOURS
+        return Held(decision.reason, decision.until, self.choices_version if is_chosen else None)
 
 
 class Reconsiderer:
@@ -84,7 +87,7 @@ class Reconsiderer:
             return []
         profiles, lines = await self._read(claims, now)
         found = [
-            _decided(claim, _recipient(claim, profiles[claim.user_id]), now)
+            _decided(claim, profiles[claim.user_id], now)
             for claim in claims
             if claim.user_id in profiles
         ]
@@ -121,9 +124,10 @@ def _recipient(claim: Claim, profile: Profile) -> Recipient:
     )
 
 
-def _decided(claim: Claim, recipient: Recipient, now: datetime) -> Reconsidered:
+def _decided(claim: Claim, profile: Profile, now: datetime) -> Reconsidered:
+    recipient = _recipient(claim, profile)
     run = run_policy(claim.request, recipient, now, (claim.channel,))
-    return Reconsidered(claim, recipient, run)
+    return Reconsidered(claim, recipient, profile.choices_version, run)
 
 
 def _summed_up(
@@ -135,7 +139,7 @@ def _summed_up(
     if result is None:
         return item
     if isinstance(result, Claim):  # it may have been read since it was claimed
-        return _decided(result, _recipient(result, profiles[result.user_id]), now)
+        return _decided(result, profiles[result.user_id], now)
     return replace(item, settled=result)
 
 
@@ -155,7 +159,8 @@ def _limited(item: Reconsidered, frees_at: datetime | None, now: datetime) -> Re
     if frees_at is None:
         return replace(item, claim=replace(item.claim, counted_at=now))
     recipient = replace(item.recipient, frees_at={item.claim.channel: frees_at})
-    return _decided(item.claim, recipient, now)
+    run = run_policy(item.claim.request, recipient, now, (item.claim.channel,))
+    return replace(item, recipient=recipient, run=run)
 
 
 def _key(claim: Claim) -> tuple[UUID, Channel]:

@@ -55,17 +55,26 @@ RECORD = text("""
                CASE WHEN stopped THEN 'cancelled' ELSE t.status END AS status,
                CASE WHEN stopped THEN 'cancelled' ELSE t.event END AS event,
                CASE WHEN stopped THEN 'cancelled' ELSE t.reason END AS reason,
-               CASE WHEN NOT stopped THEN t.due END AS due,
+               CASE
+                   WHEN stopped THEN NULL
+                   -- Whoever chose otherwise meanwhile found it in a worker's hands.
+                   WHEN t.choices_version IS NOT NULL AND t.choices_version <> (
+                       SELECT i.choices_version FROM inbox_state i
+                       WHERE i.user_id = n.user_id FOR SHARE
+                   ) THEN CAST(:now AS timestamptz)
+                   ELSE t.due
+               END AS due,
                CASE WHEN NOT stopped THEN t.slot END AS slot, t.counted_at
         FROM unnest(
             CAST(:ids AS uuid[]), CAST(:tokens AS uuid[]), CAST(:notification_ids AS uuid[]),
             CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:details AS text[]),
             CAST(:due AS timestamptz[]), CAST(:provider_ids AS text[]), CAST(:events AS text[]),
             CAST(:attempts AS int[]), CAST(:uncounted AS int[]), CAST(:device_ids AS uuid[]),
-            CAST(:slots AS timestamptz[]), CAST(:counted AS timestamptz[])
+            CAST(:slots AS timestamptz[]), CAST(:counted AS timestamptz[]),
+            CAST(:versions AS bigint[])
         ) AS t (
             id, token, notification_id, status, reason, detail, due, provider_id, event, attempts,
-            uncounted, device_id, slot, counted_at
+            uncounted, device_id, slot, counted_at, choices_version
         )
         JOIN notifications n ON n.id = t.notification_id
         JOIN notification_deliveries p ON p.id = t.id
@@ -94,7 +103,20 @@ RECORD = text("""
         -- The device may have been removed since.
         RETURNING d.notification_id, d.user_id, d.channel,
                   coalesce(t.device_id, d.device_id) AS device_id, t.event, t.reason,
-                  t.attempts, t.detail, t.provider_id, t.due, t.slot, t.reason_before
+                  t.attempts, t.detail, t.provider_id, t.due, t.slot, t.reason_before,
+                  t.counted_at
+    ), left_over AS (
+        -- Who leaves the line at their turn without going out leaves the room to the next.
+        SELECT DISTINCT user_id, channel FROM recorded
+        WHERE reason_before = 'user_limit' AND reason <> 'user_limit' AND counted_at IS NULL
+    ), waiting AS (
+        SELECT d.id FROM left_over l JOIN notification_deliveries d USING (user_id, channel)
+        WHERE d.status = 'pending' AND d.reason = 'user_limit' AND d.lease_token IS NULL
+          AND d.next_attempt_at > CAST(:now AS timestamptz)
+        FOR NO KEY UPDATE OF d SKIP LOCKED
+    ), called AS (
+        UPDATE notification_deliveries d SET next_attempt_at = CAST(:now AS timestamptz)
+        FROM waiting w WHERE d.id = w.id
     )
     INSERT INTO notification_events (
         notification_id, user_id, channel, event, reason, device_id, detail, at
@@ -107,7 +129,7 @@ RECORD = text("""
            CAST(:now AS timestamptz)
     FROM recorded
     -- However often it is put off for the same reason, that is one event.
-    WHERE NOT (event IN ('deferred', 'held') AND reason IS NOT DISTINCT FROM reason_before)
+    WHERE NOT (event = 'deferred' AND reason IS NOT DISTINCT FROM reason_before)
 """)
 
 
@@ -264,7 +286,7 @@ class Recorder:
                 return Entry(
                     claim, outcome, DeliveryStatus.PENDING, "deferred", reason, detail, due
                 )
-            case Held(reason, until):
+            case Held(reason, until, _):
                 return Entry(claim, outcome, DeliveryStatus.PENDING, "held", reason, due=until)
             case Digested(reason, slot):
                 return Entry(claim, outcome, DeliveryStatus.PENDING, "digested", reason, slot=slot)
@@ -334,6 +356,7 @@ def _key(claim: Claim) -> tuple[UUID, UUID]:
 
 
 async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: datetime) -> None:
+    entries = sorted(entries, key=lambda entry: entry.claim.user_id)  # as inboxes are locked
     await connection.execute(
         RECORD,
         {
@@ -354,5 +377,9 @@ async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: da
             ],
             "slots": [entry.slot for entry in entries],
             "counted": [entry.claim.counted_at for entry in entries],
+            "versions": [
+                entry.outcome.choices_version if isinstance(entry.outcome, Held) else None
+                for entry in entries
+            ],
         },
     )

@@ -15,11 +15,13 @@ READ_LINES = """
            ARRAY(
                SELECT d.notification_id FROM notification_deliveries d
                WHERE d.user_id = u.user_id AND d.channel = u.channel AND d.counted_at > u.since
+                 AND d.id <> ALL($4::uuid[])
                ORDER BY d.counted_at, d.id
            ) AS counted_ids,
            ARRAY(
                SELECT d.counted_at FROM notification_deliveries d
                WHERE d.user_id = u.user_id AND d.channel = u.channel AND d.counted_at > u.since
+                 AND d.id <> ALL($4::uuid[])
                ORDER BY d.counted_at, d.id
            ) AS counted_at,
            ARRAY(
@@ -76,11 +78,14 @@ async def read_lines(
     wanted: Iterable[UserChannel],
     limits: Mapping[Channel, Limit],
     now: datetime,
+    *,
+    without: Iterable[UUID] = (),
 ) -> dict[UserChannel, Line]:
     """How users stand with their limits.
 
     Args:
         driver: a transaction as the service role.
+        without: deliveries that do not count, as if they had never gone out.
     """
     pairs = sorted(set(wanted))
     if not pairs:
@@ -90,6 +95,7 @@ async def read_lines(
         [user_id for user_id, _ in pairs],
         [channel.value for _, channel in pairs],
         [now - limits[channel].window for _, channel in pairs],
+        list(without),
     )
     return {
         (row["user_id"], Channel(row["channel"])): Line(

@@ -147,14 +147,12 @@ class UserLimits:
     ) -> Answers:
         async with self._database.group_as_service() as driver:
             locked = await lock(driver, {ask.user_id for ask in asks})
-            lines = await read_lines(driver, (ask.line for ask in asks), self._limits, now)
-            if anew:
-                for ask in asks:
-                    lines[ask.line].counted.pop(ask.notification_id, None)
+            mine = _deliveries(asks) if anew else ()
+            wanted = (ask.line for ask in asks)
+            lines = await read_lines(driver, wanted, self._limits, now, without=mine)
+            decide = self._retake if anew else self._take
             answers = {
-                ask: lines[ask.line].admit(ask.notification_id, self._limits[ask.channel], now)
-                if ask.user_id in locked
-                else now + SOON
+                ask: decide(ask, lines[ask.line], now) if ask.user_id in locked else now + SOON
                 for ask in asks
             }
             if anew:
@@ -163,6 +161,21 @@ class UserLimits:
             else:
                 await driver.execute(COUNT, _deliveries(_admitted(answers)), now)
         return answers
+
+    def _take(self, ask: Ask, line: Line, now: datetime) -> datetime | None:
+        return line.admit(ask.notification_id, self._limits[ask.channel], now)
+
+    def _retake(self, ask: Ask, line: Line, now: datetime) -> datetime | None:
+        """Decide anew what is in hand; of others it is not known whether they go or give way.
+
+        So what counts for another of the user's devices counts, but gives no right to go where
+        there are too many: then each gives way, until one finds no more than there is room for.
+        """
+        limit = self._limits[ask.channel]
+        if ask.notification_id in line.counted and len(line.counted) > limit.most:
+            ahead = line.ahead_of(ask.notification_id)
+            return limit.frees_at([*line.counted.values()], now, ahead=ahead)
+        return self._take(ask, line, now)
 
 
 def _admitted(answers: Answers) -> list[Ask]:

@@ -15,11 +15,26 @@ from app.policy.kinds import Channel, DeliveryStatus
 from app.schemas.delivery import CancelledNotification
 
 CANCEL_WAITING = text("""
-    WITH stopped AS (
-        UPDATE notification_deliveries
-        SET status = 'cancelled', reason = 'cancelled', next_attempt_at = NULL
+    WITH open AS (
+        SELECT id, user_id, channel, reason, next_attempt_at FROM notification_deliveries
         WHERE notification_id = CAST(:id AS uuid) AND status = 'pending' AND lease_token IS NULL
-        RETURNING notification_id, user_id, channel, device_id
+        FOR NO KEY UPDATE
+    ), stopped AS (
+        UPDATE notification_deliveries d
+        SET status = 'cancelled', reason = 'cancelled', next_attempt_at = NULL
+        FROM open WHERE d.id = open.id
+        RETURNING d.notification_id, d.user_id, d.channel, d.device_id
+    ), waiting AS (
+        -- Who leaves the line for a limit leaves the room to the next.
+        SELECT d.id, l.next_attempt_at AS due
+        FROM open l JOIN notification_deliveries d USING (user_id, channel)
+        WHERE l.reason = 'user_limit' AND d.status = 'pending' AND d.reason = 'user_limit'
+          AND d.lease_token IS NULL AND d.next_attempt_at > l.next_attempt_at
+          AND d.notification_id <> CAST(:id AS uuid)
+        FOR NO KEY UPDATE OF d SKIP LOCKED
+    ), called AS (
+        UPDATE notification_deliveries d SET next_attempt_at = w.due
+        FROM waiting w WHERE d.id = w.id
     )
     INSERT INTO notification_events (
         notification_id, user_id, channel, event, reason, device_id, detail, at
