@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.policy.kinds import Channel, DigestFrequency
+from app.policy.kinds import Channel, DigestFrequency, Priority
 from app.policy.preferences import NOTHING_CHOSEN, Choices, Preferences, effective
-from app.policy.routing import Recipient, Request, decide
+from app.policy.routing import Recipient, Request, decide, effective_priority
 from tests.property.policy_inputs import choices, preferences, situations
 
 OFF = {
@@ -96,6 +96,16 @@ def test_narrowing_takes_one_channel_and_leaves_the_others_as_they_are(
             assert is_now == was
         else:
             assert was.delivers or not is_now.delivers
+
+
+@given(situations())
+def test_what_was_not_asked_for_is_not_reached(
+    situation: tuple[Request, Recipient, datetime],
+) -> None:
+    request, recipient, now = situation
+    if effective_priority(request) is Priority.CRITICAL or request.channels is None:
+        return
+    assert reached(request, recipient, now) <= request.channels | {Channel.IN_APP}
 
 
 @given(situations())
