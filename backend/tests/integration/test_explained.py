@@ -150,7 +150,7 @@ class World:
 
     settings: Settings
     database: Database
-    explaining: ExplainService
+    defaults: Defaults
     notifications: NotificationService
     changes: InboxChanges
     deliverer: Deliverer
@@ -258,11 +258,13 @@ class World:
         self, wanted: Sequence[CreateNotification]
     ) -> dict[UUID, Explanation]:
         """What was explained of each, by the id it then got; each is of another user."""
+        # A process that has just begun remembers nothing of anybody; the one that creates does.
+        explaining = ExplainService(self.database, Audience(self.defaults), self.clock)
         explained: list[Explanation] = []
         at_once = self.settings.database_pool_size
         for start in range(0, len(wanted), at_once):
             some = wanted[start : start + at_once]
-            explained += await asyncio.gather(*(self.explaining.explain(item) for item in some))
+            explained += await asyncio.gather(*(explaining.explain(item) for item in some))
         receipts = await asyncio.gather(
             *(self.notifications.create("tests", item) for item in wanted)
         )
@@ -304,8 +306,8 @@ async def world(fresh_settings: Settings) -> AsyncGenerator[World]:
         announcer = await stack.enter_async_context(
             Announcer(Backplane(redis), StreamDoorbell(broker))
         )
-        # Each process knows users by itself.
-        explainer, creator, worker = (Audience(Defaults.from_settings(settings)) for _ in range(3))
+        defaults = Defaults.from_settings(settings)
+        creator, worker = Audience(defaults), Audience(defaults)  # of processes of their own
         bound = await stack.enter_async_context(
             QueueBound(settings.notification_queue_size, database, clock)
         )
@@ -313,7 +315,7 @@ async def world(fresh_settings: Settings) -> AsyncGenerator[World]:
         recorder = await stack.enter_async_context(
             Recorder(database, retry_policy(settings), clock)
         )
-        limits = worker.defaults.limits
+        limits = defaults.limits
         in_app = InAppChannel(
             database, limits[Channel.IN_APP], clock, lambda _: None, recorder.record
         )
@@ -322,7 +324,7 @@ async def world(fresh_settings: Settings) -> AsyncGenerator[World]:
         yield World(
             settings,
             database,
-            ExplainService(database, explainer, clock),
+            defaults,
             NotificationService(groups, clock),
             InboxChanges(database, announcer.announce, clock),
             Deliverer(settings, database, senders, reconsiderer, recorder, clock),

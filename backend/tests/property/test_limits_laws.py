@@ -114,7 +114,11 @@ def test_the_turn_that_is_told_is_the_turn_that_comes(minutes: list[int], limit:
     assert [minute_of(turn) for turn in told] == in_turn([minutes[-1]] * len(minutes), limit.most)
 
 
-@given(st.lists(st.integers(-2 * WINDOW, 0), max_size=20), st.integers(0, 12), limits)
+@given(
+    st.lists(st.integers(-2 * WINDOW, 0) | st.just(-WINDOW), max_size=20),
+    st.integers(0, 12),
+    limits,
+)
 def test_a_limit_that_was_lowered_is_waited_for_too(
     counted: list[int], ahead: int, limit: Limit
 ) -> None:
