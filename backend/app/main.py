@@ -132,7 +132,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             changes=changes,
             actions=actions,
             callbacks=CallbackService(database, Cipher(keys), rules, clock),
-            users=UserService(database),
+            users=UserService(database, clock),
             preferences=PreferenceService(database, choices, defaults.preferences, clock),
             user_settings=SettingsService(database, choices, clock),
             dead_letters=DeadLetterService(settings, database, announcer.announce, clock),

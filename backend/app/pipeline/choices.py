@@ -8,6 +8,7 @@ has to be told to anybody: it holds without Redis too.
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,25 @@ READ_CHOICES = """
     SELECT user_id, notification_type, push_enabled, email_enabled, digest_frequency, digest_time,
            digest_day, quiet_hours_start, quiet_hours_end, quiet_hours_days
     FROM notification_preferences WHERE user_id = ANY($1::uuid[])
+"""
+
+# A version is never used twice, not even by a user who was erased and is there again. What a worker
+# holds just now is being decided anew; it is left to it.
+COUNT_AND_RELEASE = """
+    WITH counted AS (
+        UPDATE inbox_state SET choices_version = CASE choices_version
+            WHEN 0 THEN CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)
+            ELSE choices_version + 1
+        END
+        WHERE user_id = $1
+    ), held AS (
+        SELECT id FROM notification_deliveries
+        WHERE user_id = $1 AND channel = 'push' AND status = 'pending' AND reason = 'quiet_hours'
+          AND lease_token IS NULL AND next_attempt_at > $2
+        FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE notification_deliveries d SET next_attempt_at = $2 FROM held WHERE d.id = held.id
+    RETURNING d.id
 """
 
 
@@ -86,6 +106,19 @@ async def read_choices(driver: Driver, user_ids: list[UUID]) -> dict[UUID, UserC
     for row in await driver.fetch(READ_CHOICES, user_ids):
         rows.setdefault(row["user_id"], {})[row["notification_type"]] = choices_of(row)
     return {user: UserChoices(by_type) for user, by_type in rows.items()}
+
+
+async def count_and_release(driver: Driver, user_id: UUID, now: datetime) -> tuple[UUID, ...]:
+    """Let every process decide by what is chosen from now on.
+
+    Args:
+        driver: the transaction that changes the choices, with the user's inbox locked.
+
+    Returns:
+        Pushes that were held for quiet hours and are due now, to be decided anew.
+    """
+    due = await driver.fetch(COUNT_AND_RELEASE, user_id, now)
+    return tuple(row["id"] for row in due)
 
 
 def choices_of(row: Mapping[str, Any]) -> Choices:

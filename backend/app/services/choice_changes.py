@@ -12,6 +12,7 @@ from uuid import UUID
 from app.db.database import Database, Driver, is_busy
 from app.errors import Busy, UnknownUser
 from app.pipeline.announce import Announcement
+from app.pipeline.choices import count_and_release
 from app.pipeline.deliver import Clock
 from app.realtime.inboxes import lock_inboxes, open_inboxes
 from app.services.user_service import make_known
@@ -19,20 +20,6 @@ from app.services.user_service import make_known
 Saved = TypeVar("Saved")
 
 BUSY_MESSAGE = "Your preferences are being changed elsewhere; try again."
-
-# What a worker holds just now is being decided anew; it is left to it.
-COUNT_AND_RELEASE = """
-    WITH counted AS (
-        UPDATE inbox_state SET choices_version = choices_version + 1 WHERE user_id = $1
-    ), held AS (
-        SELECT id FROM notification_deliveries
-        WHERE user_id = $1 AND channel = 'push' AND status = 'pending' AND reason = 'quiet_hours'
-          AND lease_token IS NULL AND next_attempt_at > $2
-        FOR NO KEY UPDATE SKIP LOCKED
-    )
-    UPDATE notification_deliveries d SET next_attempt_at = $2 FROM held WHERE d.id = held.id
-    RETURNING d.id
-"""
 
 
 class ChoiceChanges:
@@ -85,8 +72,8 @@ class ChoiceChanges:
             if not await lock_inboxes(driver, [user_id]):
                 return None
             answer = await write(driver)
-            due = await driver.fetch(COUNT_AND_RELEASE, user_id, self._clock())
-        return answer, tuple(row["id"] for row in due)
+            due = await count_and_release(driver, user_id, self._clock())
+        return answer, due
 
     async def _welcome(self, user_id: UUID) -> None:
         """Give an inbox to a user who was never seen before."""

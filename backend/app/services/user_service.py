@@ -6,8 +6,9 @@ from sqlalchemy import text
 
 from app.db.database import Database, Driver, driver_of, dumps
 from app.errors import UnknownUser
-from app.pipeline.choices import GLOBAL
-from app.realtime.inboxes import open_inboxes
+from app.pipeline.choices import GLOBAL, count_and_release
+from app.pipeline.deliver import Clock, utc_now
+from app.realtime.inboxes import lock_inboxes, open_inboxes
 from app.schemas.user import StoredUser, UpsertUser
 
 # On a platform with a `users` table of its own, users are made there, not here.
@@ -46,10 +47,15 @@ ADD_DEFAULTS = """
 
 
 class UserService:
-    """Keeps what is known of users as recipients."""
+    """Keeps what is known of users as recipients.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        clock: the present instant.
+    """
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
         self._database = database
+        self._clock = clock
 
     async def upsert(self, user_id: UUID, wanted: UpsertUser) -> StoredUser:
         """Create or update a user; fields that were not sent stay as they are.
@@ -63,6 +69,10 @@ class UserService:
         async with self._database.as_service() as connection:
             driver = await driver_of(connection)
             await make_known(driver, user_id)
+            await open_inboxes(driver, [user_id])
+            if "timezone" in wanted.model_fields_set:  # their quiet hours may end at another time
+                await lock_inboxes(driver, [user_id])
+                await count_and_release(driver, user_id, self._clock())
             row = (
                 (
                     await connection.execute(
@@ -81,7 +91,6 @@ class UserService:
                 .mappings()
                 .one()
             )
-            await open_inboxes(driver, [user_id])
             await driver.execute(ADD_DEFAULTS, user_id, GLOBAL)
         return StoredUser.model_validate(dict(row))
 

@@ -263,9 +263,7 @@ async def test_what_is_chosen_at_the_same_time_is_all_kept(
         *(choosing.set_up(user, **fields) for fields in of_user),
         *(choosing.choose(user, kind, digest_day=6) for kind in list(NotificationType)[-3:]),
     ]
-    assert len(saves) == 20
     await asyncio.gather(*saves)
-    assert await choosing.version(user) == 20
     rows = {
         row.notification_type: row
         for row in await stage.rows(
