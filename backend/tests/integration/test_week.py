@@ -182,8 +182,7 @@ def test_who_waits_for_a_limit_is_not_overtaken(week: Week, channel: Channel) ->
         overtaking = [
             id_
             for id_, at in went_out[post.to.id].items()
-            if id_ > row.notification_id
-            and due < at < row.sent_at - A_STEP
+            if id_ > row.notification_id and due < at < row.sent_at - A_STEP
         ]
         assert overtaking == []
 
