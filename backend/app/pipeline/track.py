@@ -201,6 +201,7 @@ class Recorder:
         self._writes: Coalescer[Entry, None] = Coalescer(self._write, limit=OUTCOMES_AT_ONCE)
         self._notes: Coalescer[Note, None] = Coalescer(self._write_notes, limit=OUTCOMES_AT_ONCE)
         self._pending: dict[tuple[UUID, UUID], asyncio.Future[None]] = {}  # by delivery and lease
+        self._noted: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self._writes.__aenter__()
@@ -234,7 +235,9 @@ class Recorder:
             and (item.outcome is not None or item.claim.reason not in TRIED_AGAIN)
         }
         for note in notes.values():
-            self._notes.submit_nowait(note)
+            written = self._notes.submit_nowait(note)
+            self._noted.add(written)
+            written.add_done_callback(self._noted.discard)
 
     def report(self, claim: Claim, outcome: Outcome) -> None:
         """Record what became of a claim, soon; `settle` waits for it."""
@@ -248,13 +251,13 @@ class Recorder:
         await _record(connection, entries, self._clock())
 
     async def settle(self, claims: Sequence[Claim]) -> None:
-        """Wait until everything reported of these claims is written.
+        """Wait until everything reported and noted of these claims is written.
 
         What PostgreSQL could not take is left to the lease: the rows are due again at its end.
         """
         keys = [_key(claim) for claim in claims]
         writes = [self._pending.pop(key) for key in keys if key in self._pending]
-        results = await asyncio.gather(*writes, return_exceptions=True)
+        results = await asyncio.gather(*writes, *self._noted, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if lost := sum(isinstance(error, Unavailable) for error in errors):
             log.warning("outcomes_not_recorded", count=lost)

@@ -46,9 +46,11 @@ def said(channels: list[Json]) -> dict[str, str]:
 async def choose(api: Api, user_id: UUID, kind: str = "global", **columns: str) -> None:
     """Preferences of the user, in SQL's words, as a transaction of the preferences' own."""
     names = ", ".join(columns)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns)
     await api.rows(
         f"WITH chosen AS (INSERT INTO notification_preferences (id, user_id, notification_type,"
-        f" {names}) VALUES (gen_random_uuid(), :user, :kind, {', '.join(columns.values())}))"
+        f" {names}) VALUES (gen_random_uuid(), :user, :kind, {', '.join(columns.values())})"
+        f" ON CONFLICT (user_id, notification_type) DO UPDATE SET {changes})"
         " UPDATE inbox_state SET choices_version = choices_version + 1 WHERE user_id = :user"
         " RETURNING 1",
         user=user_id,

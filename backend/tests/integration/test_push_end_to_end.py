@@ -358,6 +358,7 @@ async def test_what_is_read_on_the_page_is_closed_on_the_phone(world: World) -> 
     phone = await world.phone(user)
     first, second = await world.api.create(user), await world.api.create(user)
     await world.received(phone, 2)
+    assert await world.ended(first["id"]) == [("sent", "sent_now")]
     path = f"{V1}/notifications/{first['id']}/read"
     answer = await world.api.client.patch(path, headers=world.api.user(user))
     answer.raise_for_status()

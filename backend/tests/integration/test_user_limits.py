@@ -31,6 +31,7 @@ from app.ratelimit.queue_bound import QueueBound
 from app.ratelimit.redis_lines import PATIENCE, RedisLines, key_of
 from app.ratelimit.user_limits import SOON, Ask, UserLimits
 from app.realtime.connection import connect, redis_client, redis_url
+from app.services.cancel_service import CancelService
 from app.services.inbox_changes import InboxChanges
 from app.worker.main import open_worker
 from faults.proxy import Proxy
@@ -77,20 +78,26 @@ class Team:
 
 @asynccontextmanager
 async def open_team(
-    stage: Stage, url: str | None = None, *, patience: float = PATIENCE
+    stage: Stage,
+    url: str | None = None,
+    *,
+    patience: float = PATIENCE,
+    workers: int = WORKERS,
+    most: int = 10,
 ) -> AsyncGenerator[Team]:
     """Workers that push by a sender of the tests.
 
     Args:
         url: of their Redis; default: the tests' own.
         patience: seconds that Redis has to answer.
+        most: pushes that a user gets in an hour.
     """
     # A claim takes some only, so that each worker gets its share.
-    settings = limited(stage.settings, delivery_slots=8)
+    settings = limited(stage.settings, delivery_slots=8, rate_limit_push_per_hour=most)
     sender, audience = ToldSender(), Audience(Defaults.from_settings(settings))
     deliverers: list[Deliverer] = []
     async with AsyncExitStack() as stack:
-        for _ in range(WORKERS):
+        for _ in range(workers):
             database = Database(settings)
             stack.push_async_callback(database.close)
             redis = await stack.enter_async_context(connect(url or redis_url(settings)))
@@ -379,14 +386,40 @@ async def test_a_held_push_that_is_read_elsewhere_is_skipped(pushes: Pushes, sta
     user = await stage.user()
     await pushes.device(user)
     async with open_team(stage) as team:
-        *_, eleventh, twelfth = await post_pushes(stage, user, 12)
+        posted = await post_pushes(stage, user, 12)
         await team.work()
+        went_out = await sent(stage, user, Channel.PUSH)
+        read, other = (receipt for receipt in posted if receipt.id not in went_out)
         changes = InboxChanges(stage.database, stage.announcer.announce, stage.clock)
-        await changes.mark_read(user, eleventh.id)
+        await changes.mark_read(user, read.id)
         await team.work_until(START + HOUR)
-    push = await stage.delivery(eleventh, Channel.PUSH)
+    push = await stage.delivery(read, Channel.PUSH)
     assert (push.status, push.reason) == ("skipped", "read_elsewhere")
-    assert (await stage.delivery(twelfth, Channel.PUSH)).status == "sent"
+    assert (await stage.delivery(other, Channel.PUSH)).status == "sent"
+
+
+async def test_who_leaves_the_line_makes_room_for_the_next(pushes: Pushes, stage: Stage) -> None:
+    user = await stage.user()
+    await pushes.device(user)
+    changes = InboxChanges(stage.database, stage.announcer.announce, stage.clock)
+    first, second, third, fourth, fifth = await post_pushes(stage, user, 5)
+    expiring = replace(PUSH, expires_at=START + 1.5 * HOUR)
+    async with open_team(stage, workers=1, most=1) as team:
+        await team.work()
+        last = await stage.delivery(fifth, Channel.PUSH)
+        assert last.next_attempt_at == START + 4 * HOUR
+        await changes.mark_read(user, second.id)
+        await CancelService(stage.database, stage.clock).cancel(third.id, by="tests")
+        sixth, seventh = await stage.post(user, expiring), await stage.post(user, PUSH)
+        await team.work_until(START + 6 * HOUR)
+    times = await sent(stage, user, Channel.PUSH)
+    assert times == {
+        first.id: [START],
+        fourth.id: [START + HOUR],
+        fifth.id: [START + 2 * HOUR],
+        seventh.id: [START + 3 * HOUR],
+    }
+    assert (await stage.delivery(sixth, Channel.PUSH)).reason == "expired"
 
 
 # --- emails ----------------------------------------------------------------------------------
