@@ -80,20 +80,24 @@ class ChoicesCache:
                 see.
             versions: each user's `choices_version`.
         """
-        unknown = [user for user, version in versions.items() if not self._knows(user, version)]
+        # Before anything is waited for: others may push out meanwhile who is known now.
+        found = {
+            user: self._known[user][1] if version else NO_CHOICES
+            for user, version in versions.items()
+            if self._knows(user, version)
+        }
+        unknown = [user for user in versions if user not in found]
         if unknown:
             read = await read_choices(driver, unknown)
             for user in unknown:
-                self._known[user] = versions[user], read.get(user, NO_CHOICES)
-            while len(self._known) > max(REMEMBERED, len(versions)):
-                self._known.popitem(last=False)
-        for user, version in versions.items():
-            if version:
+                found[user] = read.get(user, NO_CHOICES)
+                self._known[user] = versions[user], found[user]
+        for user in found:
+            if user in self._known:
                 self._known.move_to_end(user)
-        return {
-            user: self._known[user][1] if version else NO_CHOICES
-            for user, version in versions.items()
-        }
+        while len(self._known) > max(REMEMBERED, len(versions)):
+            self._known.popitem(last=False)
+        return found
 
     def _knows(self, user: UUID, version: int) -> bool:
         # Who never chose anything needs no place.

@@ -10,9 +10,12 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from app.config import Settings
+from app.db.database import driver_of
 from app.errors import Busy
+from app.pipeline import choices
 from app.pipeline.announce import Announcement
 from app.pipeline.receipt import Receipt
 from app.policy.kinds import Channel, NotificationType
@@ -144,6 +147,25 @@ async def test_so_does_every_process_for_users_never_heard_of(processes: Process
     path, headers = f"{V1}/internal/users/{user}", processes.there.internal()
     await processes.there.client.put(path, json={"email": "x@example.com"}, headers=headers)
     assert await processes.decided(user) == ["in_app"]
+
+
+async def test_who_is_pushed_out_while_others_are_read_is_known_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "REMEMBERED", 1)
+    cache = choices.ChoicesCache()
+    old, new, *others = (uuid4() for _ in range(4))
+    async with (
+        stage.database.as_service() as waiting,
+        stage.database.as_service() as holding,
+    ):
+        await holding.execute(text("LOCK TABLE notification_preferences"))
+        await cache.read(await driver_of(holding), {old: 1})
+        reading = asyncio.create_task(cache.read(await driver_of(waiting), {old: 1, new: 1}))
+        await asyncio.sleep(0)
+        await cache.read(await driver_of(holding), dict.fromkeys(others, 1))
+        await holding.commit()
+        assert await reading == dict.fromkeys((old, new), choices.NO_CHOICES)
 
 
 # --- what is held ----------------------------------------------------------------------------
