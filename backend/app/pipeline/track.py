@@ -57,12 +57,11 @@ RECORD = text("""
                CASE WHEN stopped THEN 'cancelled' ELSE t.reason END AS reason,
                CASE
                    WHEN stopped THEN NULL
+                   WHEN t.choices_version IS NULL OR t.choices_version = chosen.version THEN t.due
                    -- Whoever chose otherwise meanwhile found it in a worker's hands.
-                   WHEN t.choices_version IS NOT NULL AND t.choices_version <> (
-                       SELECT i.choices_version FROM inbox_state i
-                       WHERE i.user_id = n.user_id FOR SHARE
-                   ) THEN CAST(:now AS timestamptz)
-                   ELSE t.due
+                   WHEN chosen.version IS NOT NULL THEN CAST(:now AS timestamptz)
+                   -- Somebody may be choosing just now; no other outcome waits for that.
+                   ELSE least(t.due, CAST(:now AS timestamptz) + interval '1 second')
                END AS due,
                CASE WHEN NOT stopped THEN t.slot END AS slot, t.counted_at
         FROM unnest(
@@ -81,6 +80,11 @@ RECORD = text("""
         CROSS JOIN LATERAL (
             SELECT t.status = 'pending' AND n.cancelled_at IS NOT NULL
         ) AS judged (stopped)
+        LEFT JOIN LATERAL (
+            SELECT i.choices_version AS version FROM inbox_state i
+            WHERE i.user_id = n.user_id AND t.choices_version IS NOT NULL
+            FOR SHARE SKIP LOCKED
+        ) AS chosen ON true
     ), recorded AS (
         UPDATE notification_deliveries d
         SET status = CASE WHEN d.status = 'delivered' THEN d.status ELSE t.status END,

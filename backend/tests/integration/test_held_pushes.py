@@ -522,6 +522,42 @@ async def test_a_busy_inbox_puts_off_and_loses_nothing(pushes: Pushes, stage: St
     assert await stage.events(stored[3]) == [("summary", "quiet_hours"), ("sent", "sent_now")]
 
 
+async def test_outcomes_wait_for_no_inbox(pushes: Pushes, stage: Stage) -> None:
+    """What went out is recorded before its lease ends, whoever else it was claimed with."""
+    stuck, other = await quiet_user(stage, {}), await stage.user()
+    for user in (stuck, other):
+        await pushes.device(user)
+    held = await post(stage, stuck, "held")
+    went = await post(stage, other, "went")
+    await stage.rows(
+        "UPDATE notification_recipients SET pause_until = :until WHERE user_id = :id RETURNING 1",
+        until=EVENING,
+        id=stuck,
+    )
+    async with holding_inbox(stage, stuck), asyncio.timeout(20):
+        assert await pushes.deliver() == 2
+        assert await states(stage, [held, went]) == [
+            ("pending", "quiet_hours"), ("sent", "sent_now")
+        ]  # fmt: skip
+    # Who held the inbox may have been choosing: it is asked again soon, and held for the pause.
+    stage.clock.advance(seconds=1)
+    assert await pushes.deliver() == 1
+    due = await stage.rows(
+        "SELECT next_attempt_at FROM notification_deliveries WHERE status = 'pending'"
+    )
+    assert due == [(EVENING,)]
+
+
+@asynccontextmanager
+async def holding_inbox(stage: Stage, user: UUID) -> AsyncGenerator[None]:
+    """Somebody who does not let go of a user's inbox."""
+    async with stage.database.as_service() as connection:
+        await connection.execute(
+            text("SELECT FROM inbox_state WHERE user_id = :id FOR UPDATE"), {"id": user}
+        )
+        yield
+
+
 # --- read before it goes out -----------------------------------------------------------------
 
 
