@@ -18,12 +18,15 @@ from app.channels.base import Claim, Deferred, Outcome, Recorded
 from app.db.database import Database, Driver, dumps, is_busy
 from app.pipeline.decide import Profile, request_of, run_policy
 from app.policy.kinds import Action, Channel, DeviceKind, Reason
-from app.realtime.inboxes import lock_inboxes
+from app.ratelimit.user_limits import SOON, Lock
+from app.realtime.inboxes import lock_free_inboxes, lock_inboxes
 
 MOST_SINGLE: Final = 3
 """So many go out each by itself."""
 
 LATEST: Final = 5  # of the others, of which the trace and the text tell
+
+BUSY: Final = Deferred(Reason.QUIET_HOURS, "The inbox is busy.", after=SOON.total_seconds())
 
 Row = Mapping[str, Any]
 
@@ -121,18 +124,35 @@ class Summariser:
         if not claims:
             return {}
         held = [claim for claim in claims if claim.reason is Reason.QUIET_HOURS]
-        results: dict[UUID, Claim | Outcome] = {claim.id: claim for claim in claims}
         try:
-            async with self._database.group_as_service() as driver:
-                if held:
-                    results |= await _settle(driver, held, profiles, now)
-                return results | await _with_titles(driver, results.values(), now)
+            return await self._summarise(claims, held, profiles, now, lock_inboxes)
         except Exception as error:
             if not is_busy(error):
                 raise
-        # Due at once, so that whoever gets the lock finds them.
-        busy = Deferred(Reason.QUIET_HOURS, "The inbox is busy.", after=0.0)
-        return dict.fromkeys(results, busy)
+        try:
+            # One of the users is held for long: the others do without that one.
+            return await self._summarise(claims, held, profiles, now, lock_free_inboxes)
+        except Exception as error:
+            if not is_busy(error):
+                raise
+        return {claim.id: BUSY for claim in claims}
+
+    async def _summarise(
+        self,
+        claims: Sequence[Claim],
+        held: Sequence[Claim],
+        profiles: Mapping[UUID, Profile],
+        now: datetime,
+        lock: Lock,
+    ) -> dict[UUID, Claim | Outcome]:
+        results: dict[UUID, Claim | Outcome] = {claim.id: claim for claim in claims}
+        async with self._database.group_as_service() as driver:
+            if held:
+                locked = await lock(driver, {claim.user_id for claim in held})
+                results |= {claim.id: BUSY for claim in held if claim.user_id not in locked}
+                free = [claim for claim in held if claim.user_id in locked]
+                results |= await _settle(driver, free, profiles, now)
+            return results | await _with_titles(driver, results.values(), now)
 
 
 def concerns(claim: Claim) -> bool:
@@ -145,8 +165,7 @@ def concerns(claim: Claim) -> bool:
 async def _settle(
     driver: Driver, claims: Sequence[Claim], profiles: Mapping[UUID, Profile], now: datetime
 ) -> dict[UUID, Claim | Outcome]:
-    """Summarise what there is too much of; the inboxes stay locked until the transaction ends."""
-    await lock_inboxes(driver, {claim.user_id for claim in claims})
+    """Summarise what there is too much of; the inboxes are locked until the transaction ends."""
     users = sorted({claim.user_id for claim in claims})
     rows = {row["id"]: row for row in await driver.fetch(READ_HELD, users, now)}
     mine = {

@@ -517,9 +517,24 @@ async def test_a_busy_inbox_puts_off_and_loses_nothing(pushes: Pushes, stage: St
         await connection.execute(text("SELECT FROM inbox_state FOR UPDATE"))
         await pushes.deliver()
         assert await states(stage, stored) == [("pending", "quiet_hours")] * 4
+    stage.clock.advance(seconds=2)
     await pushes.deliver()
     assert sent(pushes.sender) == [("title 3", 4)]
     assert await stage.events(stored[3]) == [("summary", "quiet_hours"), ("sent", "sent_now")]
+
+
+async def test_a_stuck_inbox_puts_off_nobody_else(pushes: Pushes, stage: Stage) -> None:
+    stuck, other = await quiet_user(stage), await quiet_user(stage)
+    for user in (stuck, other):
+        await pushes.device(user)
+        await post_many(stage, user, 4)
+    stage.clock.now = EVENING
+    async with holding_inbox(stage, stuck):
+        await pushes.deliver()
+        assert [claim.user_id for claim in pushes.sender.claims] == [other]
+    stage.clock.advance(seconds=2)
+    await pushes.deliver()
+    assert sent(pushes.sender) == [("title 3", 4)] * 2
 
 
 async def test_outcomes_wait_for_no_inbox(pushes: Pushes, stage: Stage) -> None:
