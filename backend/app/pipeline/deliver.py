@@ -40,6 +40,8 @@ from app.policy.kinds import PRIORITY_RANKS, Channel, DeviceKind, Reason
 
 log = structlog.get_logger()
 
+UNDECIDED_FOR = timedelta(seconds=1)
+
 Clock = Callable[[], datetime]
 URGENCIES = sorted(PRIORITY_RANKS.values())  # critical first
 
@@ -118,7 +120,7 @@ NEXT_DUE = text("""
 # What had no outcome was no attempt, and its lease did not expire.
 GIVE_BACK = text("""
     UPDATE notification_deliveries d
-    SET attempts = attempts - 1, lease_token = NULL, next_attempt_at = CAST(:now AS timestamptz)
+    SET attempts = attempts - 1, lease_token = NULL, next_attempt_at = CAST(:due AS timestamptz)
     FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS held (id, token)
     WHERE d.id = held.id AND d.lease_token = held.token AND d.status = 'pending'
 """)
@@ -170,7 +172,11 @@ class Deliverer:
     async def dispatch(self, claims: Sequence[Claim]) -> None:
         """Send claims through their channels and wait until their outcomes are recorded.
 
-        When it is cancelled, what has no outcome yet is due again at once, for any worker.
+        When it is cancelled, what has no outcome yet is due again at once, for any worker; soon,
+        when PostgreSQL was away while it was decided. Nobody died of it.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
         """
         try:
             by_channel = await self._to_send(claims)
@@ -180,6 +186,10 @@ class Deliverer:
             await self._recorder.settle(claims)
         except asyncio.CancelledError:
             await self._give_back([claim for claim in claims if self.lanes.holds(claim)])
+            raise
+        except Unavailable:
+            undecided = [claim for claim in claims if self.lanes.holds(claim)]
+            await self._give_back(undecided, after=UNDECIDED_FOR)
             raise
         finally:
             self.lanes.release(claims)
@@ -292,7 +302,7 @@ class Deliverer:
                 if self.lanes.holds(claim):
                     self._report(claim, Retry(Reason.INTERNAL_ERROR, type(error).__name__))
 
-    async def _give_back(self, claims: Sequence[Claim]) -> None:
+    async def _give_back(self, claims: Sequence[Claim], after: timedelta = timedelta()) -> None:
         if not claims:
             return
         try:
@@ -300,7 +310,7 @@ class Deliverer:
                 await connection.execute(
                     GIVE_BACK,
                     {
-                        "now": self._clock(),
+                        "due": self._clock() + after,
                         "ids": [claim.id for claim in claims],
                         "tokens": [claim.lease_token for claim in claims],
                     },

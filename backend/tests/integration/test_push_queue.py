@@ -8,6 +8,7 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.channels.base import (
@@ -21,6 +22,8 @@ from app.channels.base import (
     Retry,
     Sent,
 )
+from app.db.database import Database
+from app.errors import Unavailable
 from app.pipeline.decide import Audience, Defaults
 from app.pipeline.deliver import Deliverer
 from app.pipeline.receipt import Receipt
@@ -32,6 +35,7 @@ from app.ratelimit.user_limits import UserLimits
 from app.services.cancel_service import CancelService
 from tests.integration import test_pipeline
 from tests.integration.test_pipeline import START, Stage
+from tests.stack import free_ports
 
 stage = test_pipeline.stage
 PUSH = Request(NotificationType.TASK, Priority.HIGH, send_email=False)
@@ -368,6 +372,37 @@ async def test_what_is_cancelled_while_it_is_put_off_ends(pushes: Pushes, stage:
     await CancelService(stage.database, stage.clock).cancel(stored.id, by="tests")
     await pushes.deliverer.dispatch([replace(claim)])
     assert await pushes.rows(stored) == [(device, "cancelled", "cancelled")]
+
+
+async def test_what_cannot_be_decided_for_now_is_no_attempt_and_no_death(
+    pushes: Pushes, stage: Stage
+) -> None:
+    user = await stage.user()
+    await pushes.device(user)
+    stored = await stage.post(user, PUSH)
+    (port,) = free_ports(1)
+    nowhere = SecretStr(f"postgresql://nobody@127.0.0.1:{port}/nothing")
+    away = Database(stage.settings.model_copy(update={"database_url": nowhere}))
+    audience = Audience(Defaults.from_settings(stage.settings))
+    limits = UserLimits(away, audience.defaults.limits)
+    async with Recorder(stage.database, retry_policy(stage.settings), stage.clock) as recorder:
+        deliverer = Deliverer(
+            stage.settings,
+            stage.database,
+            [pushes.sender],
+            Reconsiderer(away, audience, limits),
+            recorder,
+            stage.clock,
+        )
+        for _ in range(stage.settings.delivery_max_expired_leases + 1):
+            with pytest.raises(Unavailable):
+                await deliverer.deliver()
+            stage.clock.advance(seconds=1)
+    await away.close()
+    row = await stage.delivery(stored, Channel.PUSH)
+    assert (row.status, row.attempts, row.expired_leases) == ("pending", 0, 0)
+    await pushes.deliver()
+    assert [claim.attempts for claim in pushes.sender.claims] == [1]
 
 
 # --- acknowledged while it was being sent ----------------------------------------------------
