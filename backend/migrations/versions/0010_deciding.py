@@ -6,7 +6,9 @@ revision = "0010"
 down_revision = "0009"
 
 UPGRADE = """
-    ALTER TABLE inbox_state ADD COLUMN choices_version BIGINT DEFAULT 0 NOT NULL;
+    -- Users who were there may have chosen already, and 0 says that nothing was.
+    ALTER TABLE inbox_state ADD COLUMN choices_version BIGINT DEFAULT 1 NOT NULL;
+    ALTER TABLE inbox_state ALTER COLUMN choices_version SET DEFAULT 0;
     ALTER TABLE notifications ADD COLUMN channels TEXT[], ADD COLUMN send_email BOOLEAN;
     ALTER TABLE notification_deliveries
         ADD COLUMN counted_at TIMESTAMPTZ,

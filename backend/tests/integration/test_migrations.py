@@ -12,9 +12,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.config import Settings
-from app.db.database import asyncpg_url
+from app.db.database import Database, asyncpg_url
 from app.db.migrate import migrate
 from app.models import Base
+from app.pipeline.choices import ChoicesCache
+from app.schemas.user import UpsertUser
+from app.services.user_service import UserService
 from tests.contract.callers import V1, assert_refused, open_api
 
 
@@ -94,6 +97,29 @@ async def test_a_downgrade_leaves_nothing_and_can_be_undone(fresh_settings: Sett
     assert await tables(fresh_settings) == set()
     await asyncio.to_thread(migrate, fresh_settings)
     assert await tables(fresh_settings) == set(Base.metadata.tables)
+
+
+async def test_what_was_chosen_before_versions_were_counted_holds(
+    fresh_settings: Settings,
+) -> None:
+    await asyncio.to_thread(migrate, fresh_settings, "0009")
+    database = Database(fresh_settings)
+    users, (early, late) = UserService(database), (uuid4(), uuid4())
+    await users.upsert(early, UpsertUser())
+    async with database.as_service() as connection:
+        await connection.execute(
+            text("UPDATE notification_preferences SET push_enabled = false WHERE user_id = :id"),
+            {"id": early},
+        )
+    await asyncio.to_thread(migrate, fresh_settings)
+    await users.upsert(late, UpsertUser())
+    async with database.group_as_service() as driver:
+        rows = await driver.fetch("SELECT user_id, choices_version FROM inbox_state")
+        versions = {row["user_id"]: row["choices_version"] for row in rows}
+        assert versions == {early: 1, late: 0}
+        choices = await ChoicesCache().read(driver, versions)
+    await database.close()
+    assert choices[early].of_all.push_enabled is False
 
 
 async def test_programs_that_migrate_at_once_do_not_collide(fresh_settings: Settings) -> None:
