@@ -39,7 +39,7 @@ COUNT_AND_RELEASE = """
     ), held AS (
         SELECT id FROM notification_deliveries
         WHERE user_id = $1 AND channel = 'push' AND status = 'pending' AND reason = 'quiet_hours'
-          AND lease_token IS NULL AND next_attempt_at > $2
+          AND lease_token IS NULL AND next_attempt_at > $2 AND $3
         FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE notification_deliveries d SET next_attempt_at = $2 FROM held WHERE d.id = held.id
@@ -112,16 +112,19 @@ async def read_choices(driver: Driver, user_ids: list[UUID]) -> dict[UUID, UserC
     return {user: UserChoices(by_type) for user, by_type in rows.items()}
 
 
-async def count_and_release(driver: Driver, user_id: UUID, now: datetime) -> tuple[UUID, ...]:
+async def count_and_release(
+    driver: Driver, user_id: UUID, now: datetime, *, concerns_held: bool = True
+) -> tuple[UUID, ...]:
     """Let every process decide by what is chosen from now on.
 
     Args:
         driver: the transaction that changes the choices, with the user's inbox locked.
+        concerns_held: whether pushes that are held are to be decided anew.
 
     Returns:
         Pushes that were held for quiet hours and are due now, to be decided anew.
     """
-    due = await driver.fetch(COUNT_AND_RELEASE, user_id, now)
+    due = await driver.fetch(COUNT_AND_RELEASE, user_id, now, concerns_held)
     return tuple(row["id"] for row in due)
 
 

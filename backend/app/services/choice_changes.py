@@ -2,7 +2,8 @@
 
 A save is one transaction as the user, under the lock of their inbox, like the decisions that it
 changes: what is created after it was answered is decided by it. Pushes that are held for quiet
-hours become due at once, and are decided anew when they are claimed.
+hours become due at once, and are decided anew when they are claimed; not for a save that has
+nothing to do with them, since each new decision is recorded.
 """
 
 from collections.abc import Awaitable, Callable
@@ -37,11 +38,14 @@ class ChoiceChanges:
         self._announce = announce
         self._clock = clock
 
-    async def save(self, user_id: UUID, write: Callable[[Driver], Awaitable[Saved]]) -> Saved:
+    async def save(
+        self, user_id: UUID, write: Callable[[Driver], Awaitable[tuple[Saved, bool]]]
+    ) -> Saved:
         """Write choices of a user, whose inbox is locked meanwhile, and tell what it answers.
 
         Args:
-            write: is given the user's transaction; what it raises undoes the save.
+            write: is given the user's transaction; answers what to tell, and whether what it
+                changed concerns pushes that are held. What it raises undoes the save.
 
         Raises:
             UnknownUser: users are the platform's own, and it has none with this id.
@@ -65,14 +69,16 @@ class ChoiceChanges:
         return answer
 
     async def _save(
-        self, user_id: UUID, write: Callable[[Driver], Awaitable[Saved]]
+        self, user_id: UUID, write: Callable[[Driver], Awaitable[tuple[Saved, bool]]]
     ) -> tuple[Saved, tuple[UUID, ...]] | None:
         """What was written and which deliveries are due; None if there is no inbox to lock."""
         async with self._database.change_as_user(user_id) as driver:
             if not await lock_inboxes(driver, [user_id]):
                 return None
-            answer = await write(driver)
-            due = await count_and_release(driver, user_id, self._clock())
+            answer, concerns_held = await write(driver)
+            due = await count_and_release(
+                driver, user_id, self._clock(), concerns_held=concerns_held
+            )
         return answer, due
 
     async def _welcome(self, user_id: UUID) -> None:

@@ -6,6 +6,7 @@ A row keeps what was chosen, null where nothing was; callers see what follows fr
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -43,6 +44,11 @@ WRITE: Final = """
         quiet_hours_end = excluded.quiet_hours_end, quiet_hours_days = excluded.quiet_hours_days,
         updated_at = excluded.updated_at
 """
+
+
+ABOUT_PUSHES: Final = attrgetter(
+    "push_enabled", "quiet_hours_start", "quiet_hours_end", "quiet_hours_days"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +171,14 @@ class PreferenceService:
         if not changes:
             return await self._look(user_id)
 
-        async def write(driver: Driver) -> Chosen:
+        async def write(driver: Driver) -> tuple[Chosen, bool]:
             chosen = await self._read(driver, user_id)
-            row = Row(replace(chosen.of(name).choices, **changes), self._clock())
+            former = chosen.of(name).choices
+            row = Row(replace(former, **changes), self._clock())
             _refuse(_problems(row.choices))
             await driver.execute(WRITE, user_id, name, *_columns(row.choices), row.saved_at)
-            return replace(chosen, rows={**chosen.rows, name: row})
+            stored = replace(chosen, rows={**chosen.rows, name: row})
+            return stored, ABOUT_PUSHES(row.choices) != ABOUT_PUSHES(former)
 
         return await self._changes.save(user_id, write)
 

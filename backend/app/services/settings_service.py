@@ -20,6 +20,9 @@ READ: Final = """
 # Their platform may report the user's timezone and language at the same time: what was not sent
 # is not written.
 WRITE: Final = """
+    WITH former AS (
+        SELECT timezone, quiet_hours, pause_until FROM notification_recipients WHERE user_id = $1
+    )
     INSERT INTO notification_recipients AS r (
         user_id, timezone, locale, quiet_hours, pause_until, updated_at
     )
@@ -33,7 +36,10 @@ WRITE: Final = """
         pause_until = CASE WHEN 'pause_until' = ANY($7::text[])
                            THEN excluded.pause_until ELSE r.pause_until END,
         updated_at = excluded.updated_at
-    RETURNING timezone, locale, quiet_hours, pause_until
+    RETURNING r.timezone, r.locale, r.quiet_hours, r.pause_until, NOT EXISTS (
+        SELECT FROM former f WHERE (f.timezone, f.quiet_hours, f.pause_until)
+            IS NOT DISTINCT FROM (r.timezone, r.quiet_hours, r.pause_until)
+    ) AS concerns_held
 """
 NOTHING: Final[Mapping[str, Any]] = {
     "timezone": None,
@@ -78,7 +84,7 @@ class SettingsService:
             return await self.read(user_id)
         quiet_hours = None if wanted.quiet_hours is None else dumps(wanted.quiet_hours)
 
-        async def write(driver: Driver) -> Mapping[str, Any]:
+        async def write(driver: Driver) -> tuple[Mapping[str, Any], bool]:
             (row,) = await driver.fetch(
                 WRITE,
                 user_id,
@@ -89,7 +95,7 @@ class SettingsService:
                 now,
                 sent,
             )
-            return row
+            return row, row["concerns_held"]
 
         return _settings(await self._changes.save(user_id, write), now)
 

@@ -40,6 +40,7 @@ UPSERT_RECIPIENT = text("""
         updated_at = now()
     RETURNING user_id AS id, email, full_name, timezone, locale, attributes
 """)
+READ_TIMEZONE = "SELECT timezone FROM notification_recipients WHERE user_id = $1"
 ADD_DEFAULTS = """
     INSERT INTO notification_preferences (user_id, notification_type) VALUES ($1, $2)
     ON CONFLICT DO NOTHING
@@ -72,7 +73,9 @@ class UserService:
             await open_inboxes(driver, [user_id])
             if "timezone" in wanted.model_fields_set:  # their quiet hours may end at another time
                 await lock_inboxes(driver, [user_id])
-                await count_and_release(driver, user_id, self._clock())
+                former = await driver.fetch(READ_TIMEZONE, user_id)
+                if not former or former[0]["timezone"] != wanted.timezone:
+                    await count_and_release(driver, user_id, self._clock())
             row = (
                 (
                     await connection.execute(

@@ -247,6 +247,32 @@ async def test_nothing_else_becomes_due(choosing: Choosing) -> None:
     assert choosing.told == []
 
 
+async def test_what_does_not_concern_it_leaves_a_held_push_alone(choosing: Choosing) -> None:
+    user, stage = await choosing.reader(), choosing.stage
+    until = START + timedelta(hours=5)
+    await choosing.pause(user, until)
+    stored = await stage.post(user, PUSH)
+    version = await choosing.version(user)
+    await choosing.set_up(user, locale="de")
+    await choosing.set_up(user, locale="en", timezone=None, pause_until=until.isoformat())
+    await choosing.choose(user, email_enabled=False, digest_frequency="weekly", digest_day=3)
+    await choosing.choose(user, push_enabled=None, quiet_hours_days=None)
+    await choosing.choose_for_all(user, default_digest_time="17:00")
+    assert await choosing.push(stored) == ("pending", "quiet_hours", until)
+    assert choosing.told == []
+    assert await choosing.version(user) == version + 5  # the saves count all the same
+    for save in (
+        choosing.set_up(user, timezone="Asia/Tokyo"),
+        choosing.choose_for_all(user, quiet_hours_days=[1]),
+        choosing.choose(user, push_enabled=True),
+        choosing.pause(user, until + timedelta(hours=1)),
+    ):
+        choosing.told.clear()
+        await save
+        assert len(choosing.told) == 1
+        await choosing.pushes.deliver()
+
+
 # --- at the same time ------------------------------------------------------------------------
 
 
