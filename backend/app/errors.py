@@ -8,6 +8,7 @@
     ├── InvalidAckToken       401 invalid_ack_token
     ├── Forbidden             403 forbidden
     ├── NotFound              404 not_found
+    ├── MethodNotAllowed      405 method_not_allowed
     ├── IdempotencyConflict   409 idempotency_conflict
     ├── EndpointInUse         409 endpoint_in_use
     ├── BodyTooLarge          413 body_too_large
@@ -115,6 +116,14 @@ class NotFound(NotifyError):
     status = 404
     code = "not_found"
     default_message = "There is nothing here."
+
+
+class MethodNotAllowed(NotifyError):
+    """The address is for other methods, which `Allow` names."""
+
+    status = 405
+    code = "method_not_allowed"
+    default_message = "This address is for other methods."
 
 
 class IdempotencyConflict(NotifyError):

@@ -11,7 +11,14 @@ from starlette.exceptions import HTTPException
 
 from app.api.json_body import MALFORMED_BODY, MalformedBody
 from app.api.middleware import CORRELATION_HEADER
-from app.errors import BodyTooLarge, ErrorDetail, NotFound, NotifyError, ValidationFailed
+from app.errors import (
+    BodyTooLarge,
+    ErrorDetail,
+    MethodNotAllowed,
+    NotFound,
+    NotifyError,
+    ValidationFailed,
+)
 from app.security.redact import mask_text
 
 log = structlog.get_logger()
@@ -100,16 +107,20 @@ def _detail(item: Any) -> ErrorDetail:
     }
 
 
-HTTP_ERRORS: dict[int, type[NotifyError]] = {404: NotFound, 413: BodyTooLarge}
+HTTP_ERRORS: dict[int, type[NotifyError]] = {
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: BodyTooLarge,
+}
 
 
 async def _render_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 -- registered for this class only
+    headers = dict(error.headers or {})
     known = HTTP_ERRORS.get(error.status_code)
     if known is not None:
-        return answer(request, known())
+        return answer(request, known(headers=headers))
     code = str(error.detail).lower().replace(" ", "_")
-    headers = dict(error.headers or {})
     return _answer(request, error.status_code, code, f"{error.detail}.", [], headers)
 
 
