@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 import click
@@ -49,10 +49,16 @@ def lines_of(found: "Trace") -> Iterable[str]:
             "" if item.reason is None else item.reason.value,
             "" if item.device_id is None else f"device {item.device_id}",
             # Providers' words are in it.
-            plain_line(", ".join(f"{name} {value}" for name, value in item.detail.items())),
+            plain_line(", ".join(f"{name} {_words(value)}" for name, value in item.detail.items())),
         )
         for item in found.events
     )
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(str(item) for item in cast("list[object]", value))
+    return str(value)
 
 
 def _aligned(facts: Iterable[Sequence[str]]) -> Iterable[str]:

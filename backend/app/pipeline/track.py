@@ -377,7 +377,10 @@ async def _record(connection: AsyncConnection, entries: Sequence[Entry], now: da
             "due": [entry.due for entry in entries],
             "provider_ids": [entry.provider_id for entry in entries],
             "events": [entry.event for entry in entries],
-            "attempts": [entry.claim.attempts for entry in entries],
+            "attempts": [  # what is held was not attempted
+                None if isinstance(entry.outcome, Held | Digested) else entry.claim.attempts
+                for entry in entries
+            ],
             "device_ids": [entry.claim.device and entry.claim.device.id for entry in entries],
             "uncounted": [
                 int(isinstance(entry.outcome, Deferred | Held | Digested)) for entry in entries

@@ -104,6 +104,23 @@ async def test_it_has_what_was_held_sent_shown_and_clicked(stage: Stage, pushes:
     assert decided(trace)[-1] == ("claim", "push", "send", "sent_now", None)
 
 
+async def test_what_is_held_again_was_no_attempt(stage: Stage, pushes: Pushes) -> None:
+    user = await stage.user()
+    await pushes.device(user)
+    until = START + timedelta(hours=8)
+    pause = (
+        "UPDATE notification_recipients SET pause_until = :until WHERE user_id = :id RETURNING 1"
+    )
+    await stage.rows(pause, until=until, id=user)
+    stored = await stage.post(user, PUSH)
+    later = until + timedelta(hours=1)
+    await stage.rows(pause, until=later, id=user)
+    stage.clock.now = until
+    assert await pushes.deliver() == 1
+    held = [item.detail for item in (await traced(stage, stored)).events if item.event == "held"]
+    assert held == [{"next_attempt_at": moment.isoformat()} for moment in (until, later)]
+
+
 async def test_it_has_what_reading_ended(stage: Stage, pushes: Pushes) -> None:
     user = await stage.user()
     await pushes.device(user)
