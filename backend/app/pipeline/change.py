@@ -18,6 +18,7 @@ import structlog
 
 from app.db.database import Database, Driver, is_busy
 from app.errors import Busy, NotFound
+from app.pipeline.leaving import FOLLOWS
 from app.realtime import frames
 from app.realtime.backplane import Change
 from app.realtime.inboxes import Inbox, WrongCount, lock_inboxes, recount, save_inboxes
@@ -36,9 +37,10 @@ READ_ONE = f"""
 
 # Who has read a notification need not be told of it elsewhere. What a worker holds just now, or
 # has tried already, is on its way and is let go.
-DROP_HELD = """
-    held AS (
-        SELECT d.id, d.user_id, d.channel, d.reason, d.next_attempt_at
+DROP_HELD = f"""
+    leaving AS (
+        SELECT d.id, d.notification_id, d.user_id, d.channel, d.device_id, d.reason, d.summarises,
+               d.next_attempt_at AS due, $1::timestamptz AS ended_at
         FROM notification_deliveries d
         WHERE d.notification_id IN (SELECT id FROM changed)
           AND d.channel IN ('push', 'email') AND d.status = 'pending'
@@ -48,21 +50,9 @@ DROP_HELD = """
     ), dropped AS (
         UPDATE notification_deliveries d
         SET status = 'skipped', reason = 'read_elsewhere', next_attempt_at = NULL
-        FROM held WHERE d.id = held.id
+        FROM leaving l WHERE d.id = l.id
         RETURNING d.notification_id, d.user_id, d.channel, d.device_id
-    ), left_over AS (
-        -- Who leaves the line for a limit leaves the room to the next.
-        SELECT user_id, channel, min(next_attempt_at) AS due FROM held
-        WHERE reason = 'user_limit' GROUP BY user_id, channel
-    ), waiting AS (
-        SELECT d.id, l.due FROM left_over l JOIN notification_deliveries d USING (user_id, channel)
-        WHERE d.status = 'pending' AND d.reason = 'user_limit' AND d.lease_token IS NULL
-          AND d.next_attempt_at > l.due AND d.notification_id NOT IN (SELECT id FROM changed)
-        FOR NO KEY UPDATE OF d SKIP LOCKED
-    ), called AS (
-        UPDATE notification_deliveries d SET next_attempt_at = w.due
-        FROM waiting w WHERE d.id = w.id
-    ), told AS (
+    ), {FOLLOWS}, told AS (
         INSERT INTO notification_events (
             notification_id, user_id, channel, event, reason, device_id, at
         )

@@ -31,6 +31,7 @@ from app.db.database import Database, dumps
 from app.errors import Unavailable
 from app.pipeline.coalescing import Coalescer
 from app.pipeline.devices import seen_devices, settle_devices
+from app.pipeline.leaving import FOLLOWS
 from app.pipeline.reconsider import Reconsidered
 from app.policy.kinds import DeliveryStatus, Reason
 from app.policy.retry import RetryPolicy
@@ -48,7 +49,7 @@ TRIED_AGAIN = {
 
 # The lease's token fences: a worker that wakes up late changes nothing. What was cancelled while it
 # was being sent is not tried again, nor what its device has acknowledged meanwhile.
-RECORD = text("""
+RECORD = text(f"""
     WITH told AS (
         SELECT t.id, t.token, t.provider_id, t.attempts, t.detail, t.uncounted, t.device_id,
                p.reason AS reason_before,
@@ -108,20 +109,13 @@ RECORD = text("""
         RETURNING d.notification_id, d.user_id, d.channel,
                   coalesce(t.device_id, d.device_id) AS device_id, t.event, t.reason,
                   t.attempts, t.detail, t.provider_id, t.due, t.slot, t.reason_before,
-                  t.counted_at
-    ), left_over AS (
-        -- Who leaves the line at their turn without going out leaves the room to the next.
-        SELECT DISTINCT user_id, channel FROM recorded
-        WHERE reason_before = 'user_limit' AND reason <> 'user_limit' AND counted_at IS NULL
-    ), waiting AS (
-        SELECT d.id FROM left_over l JOIN notification_deliveries d USING (user_id, channel)
-        WHERE d.status = 'pending' AND d.reason = 'user_limit' AND d.lease_token IS NULL
-          AND d.next_attempt_at > CAST(:now AS timestamptz)
-        FOR NO KEY UPDATE OF d SKIP LOCKED
-    ), called AS (
-        UPDATE notification_deliveries d SET next_attempt_at = CAST(:now AS timestamptz)
-        FROM waiting w WHERE d.id = w.id
-    )
+                  t.counted_at, d.id, d.status, d.summarises
+    ), leaving AS (
+        SELECT id, notification_id, user_id, channel, device_id, reason_before AS reason,
+               CAST(:now AS timestamptz) AS due, CAST(:now AS timestamptz) AS ended_at,
+               CASE WHEN status IN ('skipped', 'cancelled') THEN summarises END AS summarises
+        FROM recorded WHERE reason <> 'user_limit' AND counted_at IS NULL
+    ), {FOLLOWS}
     INSERT INTO notification_events (
         notification_id, user_id, channel, event, reason, device_id, detail, at
     )
@@ -134,7 +128,7 @@ RECORD = text("""
     FROM recorded
     -- However often it is put off for the same reason, that is one event.
     WHERE NOT (event = 'deferred' AND reason IS NOT DISTINCT FROM reason_before)
-""")
+""")  # noqa: S608 -- composed of constants
 
 
 def retry_policy(settings: Settings) -> RetryPolicy:

@@ -9,7 +9,8 @@ from app.db.database import Driver
 from app.policy.kinds import Channel
 from app.policy.limits import Limit
 
-# Ids of notifications are in the order in which they were created.
+# Ids of notifications are in the order in which they were created. Of a line that long only its
+# beginning matters: whoever comes after it asks again when told to.
 READ_LINES = """
     SELECT u.user_id, u.channel,
            ARRAY(
@@ -28,7 +29,7 @@ READ_LINES = """
                SELECT DISTINCT d.notification_id FROM notification_deliveries d
                WHERE d.user_id = u.user_id AND d.channel = u.channel
                  AND d.status = 'pending' AND d.reason = 'user_limit'
-               ORDER BY d.notification_id
+               ORDER BY d.notification_id LIMIT 5000
            ) AS waiting
     FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS u (user_id, channel, since)
 """

@@ -11,38 +11,30 @@ from sqlalchemy import text
 from app.db.database import Database
 from app.errors import NotFound
 from app.pipeline.deliver import Clock
+from app.pipeline.leaving import FOLLOWS
 from app.policy.kinds import Channel, DeliveryStatus
 from app.schemas.delivery import CancelledNotification
 
-CANCEL_WAITING = text("""
-    WITH open AS (
-        SELECT id, user_id, channel, reason, next_attempt_at FROM notification_deliveries
+CANCEL_WAITING = text(f"""
+    WITH leaving AS (
+        SELECT id, notification_id, user_id, channel, device_id, reason, summarises,
+               next_attempt_at AS due, CAST(:now AS timestamptz) AS ended_at
+        FROM notification_deliveries
         WHERE notification_id = CAST(:id AS uuid) AND status = 'pending' AND lease_token IS NULL
         FOR NO KEY UPDATE
     ), stopped AS (
         UPDATE notification_deliveries d
         SET status = 'cancelled', reason = 'cancelled', next_attempt_at = NULL
-        FROM open WHERE d.id = open.id
+        FROM leaving l WHERE d.id = l.id
         RETURNING d.notification_id, d.user_id, d.channel, d.device_id
-    ), waiting AS (
-        -- Who leaves the line for a limit leaves the room to the next.
-        SELECT d.id, l.next_attempt_at AS due
-        FROM open l JOIN notification_deliveries d USING (user_id, channel)
-        WHERE l.reason = 'user_limit' AND d.status = 'pending' AND d.reason = 'user_limit'
-          AND d.lease_token IS NULL AND d.next_attempt_at > l.next_attempt_at
-          AND d.notification_id <> CAST(:id AS uuid)
-        FOR NO KEY UPDATE OF d SKIP LOCKED
-    ), called AS (
-        UPDATE notification_deliveries d SET next_attempt_at = w.due
-        FROM waiting w WHERE d.id = w.id
-    )
+    ), {FOLLOWS}
     INSERT INTO notification_events (
         notification_id, user_id, channel, event, reason, device_id, detail, at
     )
     SELECT notification_id, user_id, channel, 'cancelled', 'cancelled', device_id,
            jsonb_build_object('by', CAST(:by AS text)), CAST(:now AS timestamptz)
     FROM stopped
-""")
+""")  # noqa: S608 -- composed of constants
 
 # After the deliveries: whoever shows an in-app one locks them in this order too.
 MARK = text("""

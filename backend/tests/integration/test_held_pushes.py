@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from app.channels.base import Claim, Report, Retry, Sent
+from app.channels.base import Claim, Deferred, Report, Retry, Sent
 from app.config import Settings
 from app.errors import NotFound
 from app.pipeline.announce import Announcement
@@ -571,6 +571,37 @@ async def holding_inbox(stage: Stage, user: UUID) -> AsyncGenerator[None]:
             text("SELECT FROM inbox_state WHERE user_id = :id FOR UPDATE"), {"id": user}
         )
         yield
+
+
+@pytest.mark.parametrize("ends", ["read", "cancelled", "expired"])
+async def test_a_summary_that_does_not_go_out_leaves_the_others_to_be_told_of(
+    pushes: Pushes, stage: Stage, ends: str
+) -> None:
+    user = await quiet_user(stage)
+    device = await pushes.device(user)
+    stored = await post_many(stage, user, 5)
+    brief = replace(PUSH, priority=Priority.HIGH, expires_at=EVENING + timedelta(minutes=10))
+    carrier = await post(stage, user, "brief", brief)
+    stage.clock.now = EVENING
+    pushes.sender.outcomes[device] = Deferred(Reason.PROVIDER_UNAVAILABLE, "ill", 900.0)
+    await pushes.deliver()
+    assert sent(pushes.sender) == [("brief", 6)]
+    assert await states(stage, stored) == [("skipped", "summarised")] * 5
+    del pushes.sender.outcomes[device]
+    match ends:
+        case "read":
+            changes = InboxChanges(stage.database, stage.announcer.announce, stage.clock)
+            await changes.mark_read(user, carrier.id)
+        case "cancelled":
+            await CancelService(stage.database, stage.clock).cancel(carrier.id, by="tests")
+        case _:
+            stage.clock.now = EVENING + timedelta(minutes=15)
+            await pushes.deliver()
+    while await pushes.deliver():
+        pass
+    assert sent(pushes.sender)[1:] == [("title 4", 5)]
+    assert await states(stage, stored) == [("skipped", "summarised")] * 4 + [("sent", "sent_now")]
+    assert await is_empty(stage)
 
 
 # --- read before it goes out -----------------------------------------------------------------
