@@ -60,6 +60,8 @@ class UserChoices:
 
     def preferences(self, of: NotificationType, defaults: Preferences) -> Preferences:
         """What holds for a type."""
+        if not self.by_type:
+            return defaults
         return effective(self.by_type.get(of.value, NOTHING_CHOSEN), self.of_all, defaults)
 
 

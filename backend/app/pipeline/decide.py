@@ -142,13 +142,12 @@ class Target:
     def decide(self, draft: Draft) -> "Run":
         """Run the policy for a draft, at the instant it was made; nothing is advanced."""
         recipient = self.profile.recipient(draft.request.type, self.devices.values())
-        frees_at = self._limit.frees_at(
-            [*self.line.counted.values()],
-            draft.created_at,
-            ahead=self.line.ahead_of(draft.id),
-        )
-        if frees_at is not None:
-            recipient = replace(recipient, frees_at={Channel.IN_APP: frees_at})
+        line = self.line
+        if line.counted or line.waiting:
+            ahead = line.ahead_of(draft.id)
+            frees_at = self._limit.frees_at([*line.counted.values()], draft.created_at, ahead=ahead)
+            if frees_at is not None:
+                recipient = replace(recipient, frees_at={Channel.IN_APP: frees_at})
         return run_policy(draft.request, recipient, draft.created_at)
 
     def count(self, draft: Draft, decision: Decision) -> None:

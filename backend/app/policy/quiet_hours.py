@@ -46,6 +46,8 @@ def quiet_until(
         The first instant after `now`, in UTC, at which it is not quiet; None if it is not quiet
         now. Windows that follow each other count as one, for eight days at most.
     """
+    if not schedule and pause_until is None:
+        return None
     reached = now
     if pause_until is not None and pause_until > now:
         reached = pause_until

@@ -5,6 +5,7 @@ Whoever has the record of a run can make the run once more and must get what was
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, time
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -112,6 +113,7 @@ def _clock(value: time, *, is_end: bool = False) -> str:
     return "24:00" if is_end and value == time() else value.isoformat("minutes")
 
 
+@lru_cache(maxsize=1_000)
 def _preferences(preferences: Preferences) -> Record:
     start, end = preferences.quiet_hours_start, preferences.quiet_hours_end
     return {
@@ -140,6 +142,7 @@ def _preferences_of(record: Mapping[str, Any]) -> Preferences:
     )
 
 
+@lru_cache(maxsize=16)
 def _channels(channels: frozenset[Channel]) -> list[str]:
     return [channel.value for channel in Channel if channel in channels]
 
