@@ -166,10 +166,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of the policy, as the trace keeps it."""
+    """One run of the policy: what it saw, and what it decided."""
 
+    request: Request
+    recipient: Recipient
+    now: datetime
     decisions: tuple[Decision, ...]
-    inputs: Record
+
+    def inputs(self) -> Record:
+        """What it saw, as the trace keeps it."""
+        return inputs_of(self.request, self.recipient, self.now)
 
     def outcomes(self) -> list[Record]:
         """The decisions as the trace shows them."""
@@ -180,8 +186,7 @@ def run_policy(
     request: Request, recipient: Recipient, now: datetime, channels: Iterable[Channel] = Channel
 ) -> Run:
     """Decide, and keep what it was decided from."""
-    decisions = decide(request, recipient, now=now, channels=channels)
-    return Run(decisions, inputs_of(request, recipient, now))
+    return Run(request, recipient, now, decide(request, recipient, now=now, channels=channels))
 
 
 class Row(Protocol):

@@ -184,7 +184,7 @@ def _columns(prepared: Sequence[Prepared]) -> tuple[list[Any], ...]:
         [draft.request.send_at for draft in drafts],
         [draft.created_at for draft in drafts],
         [draft.request.expires_at for draft in drafts],
-        [dumps(item.run.inputs) for item in prepared],
+        [dumps(item.run.inputs()) for item in prepared],
         [dumps(item.run.outcomes()) for item in prepared],
         [queued.id for _, queued in deliveries],
         [draft.id for draft, _ in deliveries],

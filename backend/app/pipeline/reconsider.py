@@ -33,14 +33,12 @@ class Reconsidered:
 
     Args:
         claim: as it is to be sent.
-        recipient: what was known of the user.
-        choices_version: of the choices that are part of it.
+        choices_version: of the choices that the run saw.
         run: the policy's run, with one decision.
         settled: what becomes of it instead, whatever the policy says.
     """
 
     claim: Claim
-    recipient: Recipient
     choices_version: int
     run: Run
     settled: Outcome | None = None
@@ -125,9 +123,8 @@ def _recipient(claim: Claim, profile: Profile) -> Recipient:
 
 
 def _decided(claim: Claim, profile: Profile, now: datetime) -> Reconsidered:
-    recipient = _recipient(claim, profile)
-    run = run_policy(claim.request, recipient, now, (claim.channel,))
-    return Reconsidered(claim, recipient, profile.choices_version, run)
+    run = run_policy(claim.request, _recipient(claim, profile), now, (claim.channel,))
+    return Reconsidered(claim, profile.choices_version, run)
 
 
 def _summed_up(
@@ -158,9 +155,9 @@ def _asks(found: Iterable[Reconsidered]) -> dict[tuple[UUID, Channel], Ask]:
 def _limited(item: Reconsidered, frees_at: datetime | None, now: datetime) -> Reconsidered:
     if frees_at is None:
         return replace(item, claim=replace(item.claim, counted_at=now))
-    recipient = replace(item.recipient, frees_at={item.claim.channel: frees_at})
+    recipient = replace(item.run.recipient, frees_at={item.claim.channel: frees_at})
     run = run_policy(item.claim.request, recipient, now, (item.claim.channel,))
-    return replace(item, recipient=recipient, run=run)
+    return replace(item, run=run)
 
 
 def _key(claim: Claim) -> tuple[UUID, Channel]:

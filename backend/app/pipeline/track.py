@@ -33,19 +33,13 @@ from app.pipeline.coalescing import Coalescer
 from app.pipeline.devices import seen_devices, settle_devices
 from app.pipeline.leaving import FOLLOWS
 from app.pipeline.reconsider import Reconsidered
-from app.policy.kinds import DeliveryStatus, Reason
+from app.policy.kinds import TRIED_IN_VAIN, DeliveryStatus, Reason
 from app.policy.retry import RetryPolicy
 from app.security.redact import mask_text
 
 log = structlog.get_logger()
 
 OUTCOMES_AT_ONCE = 500
-TRIED_AGAIN = {
-    Reason.PROVIDER_UNAVAILABLE,
-    Reason.PROVIDER_LIMIT,
-    Reason.PROVIDER_REJECTED,
-    Reason.INTERNAL_ERROR,
-}
 
 # The lease's token fences: a worker that wakes up late changes nothing. What was cancelled while it
 # was being sent is not tried again, nor what its device has acknowledged meanwhile.
@@ -224,13 +218,13 @@ class Recorder:
         notes = {
             (item.claim.notification_id, item.claim.channel, item.outcome): Note(
                 item.claim.notification_id,
-                dumps(item.run.inputs),
+                dumps(item.run.inputs()),
                 dumps(item.run.outcomes()),
                 now,
             )
             for item in found
             if item.settled is None
-            and (item.outcome is not None or item.claim.reason not in TRIED_AGAIN)
+            and (item.outcome is not None or item.claim.reason not in TRIED_IN_VAIN)
         }
         for note in notes.values():
             written = self._notes.submit_nowait(note)

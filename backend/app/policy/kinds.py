@@ -124,3 +124,14 @@ class Reason(StrEnum):
     # from callers and operators
     CANCELLED = "cancelled"
     RETRIED = "retried"
+
+
+TRIED_IN_VAIN = frozenset(
+    {
+        Reason.PROVIDER_UNAVAILABLE,
+        Reason.PROVIDER_LIMIT,
+        Reason.PROVIDER_REJECTED,
+        Reason.INTERNAL_ERROR,
+    }
+)
+"""Why what was to be sent waits for a further try."""

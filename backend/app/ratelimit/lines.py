@@ -12,19 +12,7 @@ from app.policy.limits import Limit
 # Ids of notifications are in the order in which they were created. Of a line that long only its
 # beginning matters: whoever comes after it asks again when told to.
 READ_LINES = """
-    SELECT u.user_id, u.channel,
-           ARRAY(
-               SELECT d.notification_id FROM notification_deliveries d
-               WHERE d.user_id = u.user_id AND d.channel = u.channel AND d.counted_at > u.since
-                 AND d.id <> ALL($4::uuid[])
-               ORDER BY d.counted_at, d.id
-           ) AS counted_ids,
-           ARRAY(
-               SELECT d.counted_at FROM notification_deliveries d
-               WHERE d.user_id = u.user_id AND d.channel = u.channel AND d.counted_at > u.since
-                 AND d.id <> ALL($4::uuid[])
-               ORDER BY d.counted_at, d.id
-           ) AS counted_at,
+    SELECT u.user_id, u.channel, c.ids, c.instants,
            ARRAY(
                SELECT DISTINCT d.notification_id FROM notification_deliveries d
                WHERE d.user_id = u.user_id AND d.channel = u.channel
@@ -32,6 +20,16 @@ READ_LINES = """
                ORDER BY d.notification_id LIMIT 5000
            ) AS waiting
     FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS u (user_id, channel, since)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(notification_id), '{}') AS ids,
+               coalesce(array_agg(counted_at), '{}') AS instants
+        FROM (
+            SELECT d.notification_id, d.counted_at FROM notification_deliveries d
+            WHERE d.user_id = u.user_id AND d.channel = u.channel AND d.counted_at > u.since
+              AND d.id <> ALL($4::uuid[])
+            ORDER BY d.counted_at
+        ) AS counted
+    ) AS c
 """
 
 UserChannel = tuple[UUID, Channel]
@@ -100,7 +98,7 @@ async def read_lines(
     )
     return {
         (row["user_id"], Channel(row["channel"])): Line(
-            dict(zip(row["counted_ids"], row["counted_at"], strict=True)), set(row["waiting"])
+            dict(zip(row["ids"], row["instants"], strict=True)), set(row["waiting"])
         )
         for row in rows
     }

@@ -16,7 +16,7 @@ from typing import Self
 import structlog
 
 from app.db.database import Database
-from app.policy.kinds import PRIORITY_RANKS, Channel, Reason
+from app.policy.kinds import PRIORITY_RANKS, TRIED_IN_VAIN, Channel
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ SHARE = 20  # a count takes at most one part in so many of a PostgreSQL core
 LONGEST_SECONDS = 5.0
 
 # What a provider put off was attempted, though that is not counted against it.
-PUT_OFF = [reason.value for reason in Reason if reason.value.startswith("provider_")]
+PUT_OFF = sorted(reason.value for reason in TRIED_IN_VAIN)
 # By channel and urgency, as the index of what is due is ordered.
 COUNT = """
     SELECT count(*) AS due

@@ -50,15 +50,9 @@ Weekdays = Annotated[
 ]
 
 
-class UpdatePreference(Received):
-    """Fields that are sent are stored, null inherits again, what is left out stays as it is."""
+class UpdateQuietHours(Received):
+    """One window of the day, on some days of the week."""
 
-    push_enabled: StrictBool | None = None
-    email_enabled: StrictBool | None = None
-    in_app_enabled: StrictBool | None = Field(None, description="Always on: `false` is refused.")
-    digest_frequency: DigestFrequency | None = None
-    digest_time: LocalTime | None = Field(None, description="In the user's timezone.")
-    digest_day: Weekday | None = Field(None, description="Of weekly digests.")
     quiet_hours_start: LocalTime | None = Field(
         None, description="In the user's timezone; set together with the end."
     )
@@ -68,6 +62,17 @@ class UpdatePreference(Received):
     quiet_hours_days: Weekdays | None = Field(
         None, description="Days that the quiet hours start on; `[]` is never."
     )
+
+
+class UpdatePreference(UpdateQuietHours):
+    """Fields that are sent are stored, null inherits again, what is left out stays as it is."""
+
+    push_enabled: StrictBool | None = None
+    email_enabled: StrictBool | None = None
+    in_app_enabled: StrictBool | None = Field(None, description="Always on: `false` is refused.")
+    digest_frequency: DigestFrequency | None = None
+    digest_time: LocalTime | None = Field(None, description="In the user's timezone.")
+    digest_day: Weekday | None = Field(None, description="Of weekly digests.")
 
     def changes(self) -> dict[str, Any]:
         """What is chosen anew, by the fields of `Choices`."""
@@ -86,7 +91,7 @@ class UpdatePreference(Received):
         return found
 
 
-class UpdateGlobalPreferences(Received):
+class UpdateGlobalPreferences(UpdateQuietHours):
     """Fields that are sent are stored, null goes back to the default, the others stay."""
 
     all_push_enabled: StrictBool | None = Field(
@@ -101,15 +106,6 @@ class UpdateGlobalPreferences(Received):
     default_digest_frequency: DigestFrequency | None = None
     default_digest_time: LocalTime | None = Field(None, description="In the user's timezone.")
     default_digest_day: Weekday | None = Field(None, description="Of weekly digests.")
-    quiet_hours_start: LocalTime | None = Field(
-        None, description="In the user's timezone; set together with the end."
-    )
-    quiet_hours_end: LocalTime | None = Field(
-        None, description="Of the next day when it is before the start."
-    )
-    quiet_hours_days: Weekdays | None = Field(
-        None, description="Days that the quiet hours start on; `[]` is never."
-    )
 
     def changes(self) -> dict[str, Any]:
         """What is chosen anew, by the fields of `Choices`."""

@@ -1906,6 +1906,21 @@ export interface components {
          */
         UpdateGlobalPreferences: {
             /**
+             * Quiet Hours Start
+             * @description In the user's timezone; set together with the end.
+             */
+            quiet_hours_start?: string | null;
+            /**
+             * Quiet Hours End
+             * @description Of the next day when it is before the start.
+             */
+            quiet_hours_end?: string | null;
+            /**
+             * Quiet Hours Days
+             * @description Days that the quiet hours start on; `[]` is never.
+             */
+            quiet_hours_days?: number[] | null;
+            /**
              * All Push Enabled
              * @description `false` switches push off for every type, whatever the type says.
              */
@@ -1931,6 +1946,12 @@ export interface components {
              * @description Of weekly digests.
              */
             default_digest_day?: number | null;
+        };
+        /**
+         * UpdatePreference
+         * @description Fields that are sent are stored, null inherits again, what is left out stays as it is.
+         */
+        UpdatePreference: {
             /**
              * Quiet Hours Start
              * @description In the user's timezone; set together with the end.
@@ -1946,12 +1967,6 @@ export interface components {
              * @description Days that the quiet hours start on; `[]` is never.
              */
             quiet_hours_days?: number[] | null;
-        };
-        /**
-         * UpdatePreference
-         * @description Fields that are sent are stored, null inherits again, what is left out stays as it is.
-         */
-        UpdatePreference: {
             /** Push Enabled */
             push_enabled?: boolean | null;
             /** Email Enabled */
@@ -1972,21 +1987,6 @@ export interface components {
              * @description Of weekly digests.
              */
             digest_day?: number | null;
-            /**
-             * Quiet Hours Start
-             * @description In the user's timezone; set together with the end.
-             */
-            quiet_hours_start?: string | null;
-            /**
-             * Quiet Hours End
-             * @description Of the next day when it is before the start.
-             */
-            quiet_hours_end?: string | null;
-            /**
-             * Quiet Hours Days
-             * @description Days that the quiet hours start on; `[]` is never.
-             */
-            quiet_hours_days?: number[] | null;
         };
         /**
          * UpdateSettings
