@@ -188,6 +188,11 @@ class Settings(BaseSettings):
         None, description="`smtp://` or `smtps://` provider, alone or as Resend's fail-over."
     )
     privacy_policy_url: str | None = Field(None, description="Link in every email.")
+    email_tracking: Literal["own", "provider", "off"] = Field(
+        "own",
+        description="Who notices opens and clicks of emails: our own pixel and links, the "
+        "provider's (switched on there), or nobody.",
+    )
 
     # Notifications
     notification_retention_days: Positive = Field(90, description="Days notifications are kept.")
@@ -333,7 +338,7 @@ class Settings(BaseSettings):
     @property
     def email_configured(self) -> bool:
         """Whether anything can send email."""
-        return self.uses_sandbox_mail or self.resend_api_key is not None
+        return self.uses_sandbox_mail or bool(self.resend_api_key or self.smtp_url)
 
     @property
     def uses_sandbox_fcm(self) -> bool:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
+from app.channels.texts import NO_TEXTS, ChannelTexts
 from app.policy.kinds import Channel, DeviceKind, Reason
 from app.policy.routing import Request
 
@@ -54,6 +55,9 @@ class Claim:
         cancelled_at: when the notification was cancelled, None while it is not.
         email: the user's address, None when there is none.
         locale: the user's language, a BCP 47 tag, None when it is not known.
+        language: of a template's words, None where they are the caller's own.
+        texts: what a template says on other channels than in the inbox.
+        email_epoch: counts the user's addresses; links in emails name it.
         device: where a push goes; None for other channels, and when the device is gone.
         unread_count: of the user's inbox when a push was claimed, the absolute badge; else 0.
         request: what the caller asked for, as the policy takes it.
@@ -85,6 +89,9 @@ class Claim:
     request: Request
     locale: str | None = None
     send_at: datetime | None = None
+    language: str | None = None
+    texts: ChannelTexts = NO_TEXTS
+    email_epoch: int = 0
     device: Device | None = None
     unread_count: int = 0
     has_read: bool = False

@@ -21,6 +21,7 @@ import nh3
 import orjson
 
 from app.channels.base import Claim
+from app.locales import phrases_of
 
 LONGEST_TEXT: Final = 4_096  # characters; no push holds more
 MAX_TTL: Final = 2_419_200  # seconds, four weeks; push services keep nothing for longer
@@ -43,19 +44,28 @@ def plain_text(html: str) -> str:
 
 
 def as_shown(claim: Claim) -> Claim:
-    """The claim as a device is to show it.
+    """The claim as a device is to show it, in a template's own words for pushes if it has any.
 
-    One that stands for others says how many they are and what the latest are about, and nothing of
-    its own `data` steers it. Its words are no translation: it names no language.
+    One that stands for others says how many they are and what the latest are about, in the user's
+    language, and nothing of its own `data` steers it.
     """
-    if claim.summarises is None:
+    if claim.summarises is not None:
+        phrases = phrases_of(claim.locale)
+        return replace(
+            claim,
+            title=phrases("push.summary", count=claim.summarises),
+            body_html=escape(_line((claim.title, *claim.titles), claim.summarises)),
+            data={},
+            locale=phrases.language,
+        )
+    if claim.language is None:
         return claim
+    title, body = claim.texts.push_title, claim.texts.push_body
     return replace(
         claim,
-        title=f"{claim.summarises} new notifications",
-        body_html=escape(_line((claim.title, *claim.titles), claim.summarises)),
-        data={},
-        locale=None,
+        title=claim.title if title is None else title,
+        body_html=claim.body_html if body is None else escape(body),
+        locale=claim.language,
     )
 
 

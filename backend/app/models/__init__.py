@@ -2,6 +2,13 @@
 
 from app.models.action import ActionCallback, ActionRun
 from app.models.base import Base
+from app.models.email import (
+    EmailLinks,
+    EmailRequest,
+    EmailRequestLetter,
+    EmailSuppression,
+    WebhookReceipt,
+)
 from app.models.notification import (
     AnalyticsEvent,
     Batch,
@@ -13,7 +20,7 @@ from app.models.notification import (
     Notification,
 )
 from app.models.push import PushClosing, PushSubscription, VapidKey
-from app.models.settings import EmailDigest, Preference, RateBucket, Template
+from app.models.settings import CacheVersion, EmailDigest, Preference, RateBucket, Template
 from app.models.user import InboxState, Recipient, User
 
 __all__ = [
@@ -23,9 +30,14 @@ __all__ = [
     "Base",
     "Batch",
     "BatchRecipient",
+    "CacheVersion",
     "DecisionRecord",
     "Delivery",
     "EmailDigest",
+    "EmailLinks",
+    "EmailRequest",
+    "EmailRequestLetter",
+    "EmailSuppression",
     "Event",
     "IdempotencyKey",
     "InboxState",
@@ -38,4 +50,5 @@ __all__ = [
     "Template",
     "User",
     "VapidKey",
+    "WebhookReceipt",
 ]

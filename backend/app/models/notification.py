@@ -83,7 +83,8 @@ class Notification(Base):
 
     `position` is the inbox's `seq` at which it became visible and never changes; `seq` is that of
     its last change. Both are null while it is not visible: scheduled, or held. `channels` and
-    `send_email` are what the call asked for.
+    `send_email` are what the call asked for. `language` is that of a template's words, and `texts`
+    what the template says on other channels, in the fields of `ChannelTexts`.
     """
 
     __tablename__ = "notifications"
@@ -166,6 +167,9 @@ class Notification(Base):
     cancelled_at: Mapped[datetime | None]
     channels: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     send_email: Mapped[bool | None]
+    template_version: Mapped[int | None]
+    language: Mapped[str | None] = mapped_column(String(35))
+    texts: Mapped[dict[str, JsonValue] | None]
 
 
 class Delivery(Base):
@@ -217,6 +221,11 @@ class Delivery(Base):
             "user_id",
             "channel",
             postgresql_where=text("status = 'pending' AND reason IN ('quiet_hours', 'user_limit')"),
+        ),
+        Index(
+            "idx_notification_deliveries_provider_id",
+            "provider_id",
+            postgresql_where=text("channel = 'email' AND provider_id IS NOT NULL"),
         ),
         Index(
             "idx_notification_deliveries_dead",

@@ -4,12 +4,12 @@ from datetime import datetime, time
 from uuid import UUID
 
 from pydantic import JsonValue
-from sqlalchemy import ARRAY, CheckConstraint, Index, UniqueConstraint, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import String
 
-from app.models.base import Base, CreatedAt, EmptyObject, Id, Name20, Name50, UserId
+from app.models.base import Base, CreatedAt, EmptyObject, Id, Name20, Name50, UserId, Zero
 
 
 class Preference(Base):
@@ -60,8 +60,23 @@ class RateBucket(Base):
     updated_at: Mapped[datetime]
 
 
+class CacheVersion(Base):
+    """Counts changes: what a process remembers holds as long as the version is the same.
+
+    Counted up in the transaction of the change, and read with what the memory is needed for.
+    """
+
+    __tablename__ = "cache_versions"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[Zero] = mapped_column(BigInteger)
+
+
 class Template(Base):
-    """Texts of one (name, language, version); one version of each is active (REQ-004)."""
+    """Texts of one (name, language, version); one version of each is active (REQ-004).
+
+    `is_shipped` tells those that came with the program from an operator's own.
+    """
 
     __tablename__ = "notification_templates"
     __table_args__ = (
@@ -95,12 +110,17 @@ class Template(Base):
     language: Mapped[str] = mapped_column(String(10), server_default="en")
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     version: Mapped[int] = mapped_column(server_default=text("1"))
+    is_shipped: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
 
 
 class EmailDigest(Base):
-    """One digest: the pair (user, instant) is unique, so no race sends two (REQ-015, REQ-016)."""
+    """One digest: the pair (user, instant) is unique, so no race sends two (REQ-015, REQ-016).
+
+    It is queued like a delivery: `lease_token` fences, `next_attempt_at` is when it is due, or a
+    lease ends.
+    """
 
     __tablename__ = "email_digests"
     __table_args__ = (
@@ -108,7 +128,18 @@ class EmailDigest(Base):
             "user_id", "scheduled_for", name="email_digests_user_id_scheduled_for_key"
         ),
         CheckConstraint(
-            "status in ('pending', 'sent', 'failed', 'skipped')", name="digests_status_check"
+            "status in ('pending', 'sent', 'delivered', 'bounced', 'failed', 'skipped')",
+            name="digests_status_check",
+        ),
+        Index(
+            "idx_email_digests_due",
+            "next_attempt_at",
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "idx_email_digests_provider_id",
+            "provider_id",
+            postgresql_where=text("provider_id IS NOT NULL"),
         ),
         Index("idx_email_digests_user_id", "user_id"),
         Index("idx_email_digests_scheduled_for", "scheduled_for"),
@@ -126,3 +157,11 @@ class EmailDigest(Base):
     status: Mapped[Name20] = mapped_column(server_default="pending")
     error_message: Mapped[str | None]
     created_at: Mapped[CreatedAt]
+    attempts: Mapped[Zero]
+    expired_leases: Mapped[Zero]
+    next_attempt_at: Mapped[datetime | None]
+    lease_token: Mapped[UUID | None]
+    reason: Mapped[Name50 | None]
+    provider_id: Mapped[str | None]
+    delivered_at: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]

@@ -18,7 +18,10 @@ class User(Base):
 
 
 class Recipient(Base):
-    """Address, language and settings of a user, as their platform reports them."""
+    """Address, language and settings of a user, as their platform reports them.
+
+    `email_epoch` counts changes of the address: links in emails to an earlier one are void.
+    """
 
     __tablename__ = "notification_recipients"
     __table_args__ = (
@@ -43,6 +46,7 @@ class Recipient(Base):
     attributes: Mapped[EmptyObject]
     quiet_hours: Mapped[dict[str, JsonValue] | None]
     pause_until: Mapped[datetime | None]
+    email_epoch: Mapped[Zero]
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
 

@@ -12,6 +12,7 @@ from app.config import Settings
 from app.db.database import Driver
 from app.pipeline.choices import ChoicesCache, UserChoices
 from app.pipeline.draft import Draft
+from app.pipeline.suppression import IS_SUPPRESSED
 from app.policy.kinds import Action, Channel, DeviceKind, NotificationType, Priority, Reason
 from app.policy.limits import Limit
 from app.policy.preferences import Preferences
@@ -21,26 +22,26 @@ from app.ratelimit.lines import Line, UserChannel, read_lines
 from app.realtime.inboxes import Inbox, inbox_of
 
 # Inboxes are locked in the order of user ids.
-LOCK_RECIPIENTS = """
+LOCK_RECIPIENTS = f"""
     SELECT i.user_id, i.seq, i.unread, i.choices_version, r.email IS NOT NULL AS has_address,
-           r.timezone, r.quiet_hours, r.pause_until,
+           {IS_SUPPRESSED} AS is_suppressed, r.timezone, r.quiet_hours, r.pause_until,
            EXISTS (SELECT FROM push_subscriptions p WHERE p.user_id = i.user_id) AS has_device
     FROM inbox_state i
     LEFT JOIN notification_recipients r ON r.user_id = i.user_id
     WHERE i.user_id = ANY($1::uuid[])
     ORDER BY i.user_id FOR UPDATE OF i
-"""
+"""  # noqa: S608 -- composed of a constant
 # Who has no inbox yet would be given an empty one.
-READ_RECIPIENTS = """
-    SELECT u.id AS user_id, coalesce(i.seq, 0) AS seq, coalesce(i.unread, '{{}}') AS unread,
+READ_RECIPIENTS = f"""
+    SELECT u.id AS user_id, coalesce(i.seq, 0) AS seq, coalesce(i.unread, '{{{{}}}}') AS unread,
            coalesce(i.choices_version, 0) AS choices_version, r.email IS NOT NULL AS has_address,
-           r.timezone, r.quiet_hours, r.pause_until,
+           {IS_SUPPRESSED} AS is_suppressed, r.timezone, r.quiet_hours, r.pause_until,
            EXISTS (SELECT FROM push_subscriptions p WHERE p.user_id = u.id) AS has_device
-    FROM {users}
+    FROM {{users}}
     LEFT JOIN inbox_state i ON i.user_id = u.id
     LEFT JOIN notification_recipients r ON r.user_id = u.id
     WHERE u.id = ANY($1::uuid[])
-"""
+"""  # noqa: S608 -- composed of a constant
 READ_KNOWN = READ_RECIPIENTS.format(users="users u")
 # A platform's own table of users is not theirs to read.
 READ_ONESELF = READ_RECIPIENTS.format(users="unnest($1::uuid[]) AS u (id)")
@@ -258,8 +259,8 @@ class Audience:
         """The users of rows.
 
         Args:
-            rows: with `user_id`, `choices_version`, `has_address`, `timezone`, `quiet_hours` and
-                `pause_until`, as they were read in the driver's transaction.
+            rows: with `user_id`, `choices_version`, `has_address`, `is_suppressed`, `timezone`,
+                `quiet_hours` and `pause_until`, as they were read in the driver's transaction.
         """
         rows = list(rows)
         choices = await self._choices.read(
@@ -270,6 +271,7 @@ class Audience:
                 basis=Recipient(
                     has_address=row["has_address"],
                     has_device=False,
+                    is_suppressed=row["is_suppressed"],
                     timezone=_timezone(row["timezone"], self.defaults.timezone),
                     configured=self.defaults.configured,
                     schedule=None

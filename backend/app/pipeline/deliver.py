@@ -29,6 +29,7 @@ from app.channels.base import (
     Retry,
     Skipped,
 )
+from app.channels.texts import ChannelTexts
 from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable
@@ -87,7 +88,8 @@ CLAIM = """
            c.expired_leases, n.type, n.priority, n.title, n.body, n.body_html, n.data,
            n.created_at, n.send_at, n.expires_at, n.cancelled_at, n.channels, n.send_email,
            coalesce(n.read_at, n.deleted_at) IS NOT NULL AS has_read, c.reason, c.summarises,
-           r.email, r.full_name, r.locale,
+           r.email, r.full_name, r.locale, coalesce(r.email_epoch, 0) AS email_epoch,
+           n.texts, n.language,
            c.device_id, p.id IS NOT NULL AS is_visible, p.is_active,
            p.kind, p.endpoint, p.p256dh_key, p.auth_key, p.vapid_key_id,
            p.fcm_token, p.device_info ->> 'platform' AS platform,
@@ -341,6 +343,9 @@ def _claim(row: RowMapping) -> Claim:
         full_name=row["full_name"],
         request=request_of(row),
         locale=row["locale"],
+        language=row["language"],
+        texts=ChannelTexts.of(row["texts"]),
+        email_epoch=row["email_epoch"],
         send_at=row["send_at"],
         device=_device(row) if row["is_active"] else None,
         unread_count=row["unread_count"],

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
+from app.channels.texts import NO_TEXTS, ChannelTexts
 from app.errors import ValidationFailed
 from app.pipeline.idempotency import Attempt
 from app.policy.routing import Request
@@ -24,7 +25,10 @@ class Content:
         body: Markdown source.
         body_html: the same as safe HTML.
         data: the caller's own data.
-        template_id: the template that was asked for.
+        template_id: the template that was asked for, or whose words these are.
+        template_version: whose words these are, None where they are the caller's own.
+        language: of a template's words, a BCP 47 tag.
+        texts: what a template says on other channels.
         variables: what the template gets beside `data`.
         locale: the template's language that was asked for, a BCP 47 tag.
         masked: where secrets were.
@@ -35,6 +39,9 @@ class Content:
     body_html: str
     data: JsonObject
     template_id: str | None = None
+    template_version: int | None = None
+    language: str | None = None
+    texts: ChannelTexts = NO_TEXTS
     variables: JsonObject = field(default_factory=dict[str, JsonValue])
     locale: str | None = None
     masked: Sequence[Masked] = ()

@@ -26,18 +26,22 @@ WRITE_GROUP = """
     WITH stored AS (
         INSERT INTO notifications (
             id, user_id, type, priority, title, body, body_html, data, template_id, service,
-            batch_id, position, seq, send_at, created_at, expires_at, masked, channels, send_email
+            batch_id, position, seq, send_at, created_at, expires_at, masked, channels, send_email,
+            template_version, language, texts
         )
         SELECT id, user_id, type, priority, title, body, body_html, data::jsonb, template_id,
                service, batch_id, position, position, send_at, created_at, expires_at,
-               masked::jsonb, string_to_array(channels, ','), send_email
+               masked::jsonb, string_to_array(channels, ','), send_email, template_version,
+               language, texts::jsonb
         FROM unnest(
             $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
             $8::text[], $9::text[], $10::text[], $11::uuid[], $12::bigint[], $13::timestamptz[],
-            $14::timestamptz[], $15::timestamptz[], $32::text[], $35::text[], $36::boolean[]
+            $14::timestamptz[], $15::timestamptz[], $32::text[], $35::text[], $36::boolean[],
+            $37::int[], $38::text[], $39::text[]
         ) AS n (
             id, user_id, type, priority, title, body, body_html, data, template_id, service,
-            batch_id, position, send_at, created_at, expires_at, masked, channels, send_email
+            batch_id, position, send_at, created_at, expires_at, masked, channels, send_email,
+            template_version, language, texts
         )
     ), decided AS (
         INSERT INTO notification_decisions (
@@ -202,9 +206,11 @@ def _columns(prepared: Sequence[Prepared]) -> tuple[list[Any], ...]:
 
 def _further_columns(prepared: Sequence[Prepared]) -> tuple[list[Any], ...]:
     requests = [item.draft.request for item in prepared]
+    contents = [item.draft.content for item in prepared]
+    texts = [content.texts.stored() for content in contents]
     deliveries = [queued for item in prepared for queued in item.deliveries]
     return (
-        [dumps(item.draft.content.masked) for item in prepared],
+        [dumps(content.masked) for content in contents],
         [queued.device_id for queued in deliveries],
         [queued.counted_at for queued in deliveries],
         [
@@ -212,6 +218,9 @@ def _further_columns(prepared: Sequence[Prepared]) -> tuple[list[Any], ...]:
             for request in requests
         ],
         [request.send_email for request in requests],
+        [content.template_version for content in contents],
+        [content.language for content in contents],
+        [None if stored is None else dumps(stored) for stored in texts],
     )
 
 

@@ -14,17 +14,18 @@ from app.channels.base import Claim, Digested, Held, Outcome, Skipped
 from app.db.database import Database
 from app.pipeline.decide import Audience, Profile, Run, run_policy
 from app.pipeline.summary import Summariser
+from app.pipeline.suppression import IS_SUPPRESSED
 from app.policy.kinds import Action, Channel, Reason
 from app.policy.routing import Recipient, is_limited
 from app.ratelimit.lines import Line, UserChannel, read_lines
 from app.ratelimit.user_limits import Ask, UserLimits
 
-READ_PROFILES = """
-    SELECT i.user_id, i.choices_version, r.email IS NOT NULL AS has_address, r.timezone,
-           r.quiet_hours, r.pause_until
+READ_PROFILES = f"""
+    SELECT i.user_id, i.choices_version, r.email IS NOT NULL AS has_address,
+           {IS_SUPPRESSED} AS is_suppressed, r.timezone, r.quiet_hours, r.pause_until
     FROM inbox_state i LEFT JOIN notification_recipients r ON r.user_id = i.user_id
     WHERE i.user_id = ANY($1::uuid[])
-"""
+"""  # noqa: S608 -- composed of a constant
 
 
 @dataclass(frozen=True, slots=True)

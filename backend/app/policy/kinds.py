@@ -119,6 +119,8 @@ class Reason(StrEnum):
     DEVICE_REFUSED = "device_refused"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     SUMMARISED = "summarised"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    BOUNCED = "bounced"
     # from users
     READ_ELSEWHERE = "read_elsewhere"
     # from callers and operators

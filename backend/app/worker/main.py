@@ -14,7 +14,9 @@ import structlog
 from taskiq.receiver import Receiver
 
 from app.channels.base import ChannelSender
-from app.channels.email import EmailChannel
+from app.channels.email.channel import EmailChannel
+from app.channels.email.compose import Composer
+from app.channels.email.resend import ResendMailer
 from app.channels.in_app import InAppChannel
 from app.collector import leave_startup_alone
 from app.config import Settings
@@ -47,6 +49,7 @@ from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.security.address_rules import AddressRules
 from app.security.authorities import public_authorities
+from app.security.email_tokens import EmailTokens
 from app.security.outbound import Outbound
 from app.worker.push import open_push
 
@@ -109,7 +112,8 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                 push.channel,
             ]
             if settings.email_configured:
-                channels.append(EmailChannel(settings, client))
+                composer = Composer(settings, EmailTokens(settings.encryption_keys))
+                channels.append(EmailChannel(composer, ResendMailer(settings, client)))
             admission = UserLimits(database, limits, RedisLines(redis, limits))
             reconsiderer = Reconsiderer(database, audience, admission)
             deliverer = Deliverer(settings, database, channels, reconsiderer, recorder, clock)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,13 +21,20 @@ SERVICE_ONLY = {
     "action_callbacks",
     "vapid_keys",
     "rate_buckets",
+    "cache_versions",
+    "email_requests",
+    "email_request_letters",
+    "email_links",
+    "webhook_receipts",
     "notification_batches",
     "notification_batch_recipients",
     "notification_templates",
     "notification_analytics",
     "idempotency_keys",
 }
-OWNED = [table for table in TABLES if table not in SERVICE_ONLY]
+# Whose it is, the address says.
+ADDRESSED = "email_suppressions"
+OWNED = [table for table in TABLES if table not in {*SERVICE_ONLY, ADDRESSED}]
 USER_ROLES = ["anon", "authenticated", "notify_user"]
 # What users choose is about no notification.
 CHOSEN_BY_USERS = {"notification_preferences", "notification_recipients"}
@@ -90,7 +98,8 @@ def seed_statements(user: UUID, notification: UUID) -> list[str]:
     batch, device = uuid4(), uuid4()
     return [
         f"INSERT INTO users VALUES ('{user}')",
-        f"INSERT INTO notification_recipients (user_id, email) VALUES ('{user}', 'x@example.com')",
+        f"INSERT INTO notification_recipients (user_id, email)"
+        f" VALUES ('{user}', 'X{user}@example.com')",
         f"INSERT INTO inbox_state (user_id, seq) VALUES ('{user}', 1)",
         "INSERT INTO notification_batches (id, service, content, recipient_count)"
         f" VALUES ('{batch}', 's', '{{}}', 1)",
@@ -117,6 +126,13 @@ def seed_statements(user: UUID, notification: UUID) -> list[str]:
         "INSERT INTO notification_actions (notification_id, user_id, action, status)"
         f" VALUES ('{notification}', '{user}', 'accept', 'completed')",
         f"INSERT INTO rate_buckets VALUES ('{user}', 1, now())",
+        f"INSERT INTO cache_versions VALUES ('{user}', 1)",
+        f"INSERT INTO email_requests (id, provider, payload) VALUES ('{user}', 'resend', '')",
+        f"INSERT INTO email_request_letters VALUES ('{user}', '{user}', 0)",
+        f"INSERT INTO email_links VALUES ('{user}', '{user}', '{{https://x}}')",
+        f"INSERT INTO webhook_receipts VALUES ('{user}')",
+        "INSERT INTO email_suppressions (address_digest, reason) VALUES"
+        f" (sha256(convert_to('x{user}@example.com', 'UTF8')), 'bounced')",
         f"INSERT INTO vapid_keys (id, public_key, private_key) VALUES ('{user}', '', '')",
         "INSERT INTO push_closings (device_id, notification_id, user_id)"
         f" VALUES ('{device}', '{notification}', '{user}')",
@@ -225,7 +241,9 @@ async def test_the_service_sees_all(seeded: Seeded, table: str) -> None:
     told = {str(value) for row in rows for value in row.values()}
     assert len(rows) >= 2
     # Batches name nobody; their recipients do.
-    assert table == "notification_batches" or {str(seeded.ada), str(seeded.eve)} <= told
+    assert (
+        table in {"notification_batches", ADDRESSED} or {str(seeded.ada), str(seeded.eve)} <= told
+    )
 
 
 @pytest.mark.parametrize("role", ["authenticated", "notify_user"])
@@ -239,6 +257,19 @@ async def test_a_user_sees_the_rows_that_are_their_own(
         assert [row["owner"] for row in rows] == [seeded.ada]
         others = f"SELECT * FROM {table} WHERE {column} = '{seeded.eve}'"
         assert await attempt(connection, others) == []
+
+
+@pytest.mark.parametrize("role", ["authenticated", "notify_user"])
+async def test_a_user_sees_whether_their_own_address_takes_no_mail(
+    seeded: Seeded, role: str
+) -> None:
+    look = f"SELECT address_digest FROM {ADDRESSED}"
+    digests: list[Any] = []
+    for user in (seeded.ada, seeded.eve, uuid4()):
+        async with session(seeded.app_url, role, claims_of(user)) as connection:
+            digests += await attempt(connection, look)
+    own = [f"x{user}@example.com".encode() for user in (seeded.ada, seeded.eve)]
+    assert [row["address_digest"] for row in digests] == [sha256(item).digest() for item in own]
 
 
 @pytest.mark.parametrize("role", ["authenticated", "notify_user"])
@@ -476,6 +507,10 @@ async def test_every_policy_is_the_services_or_about_the_users_own(seeded: Seede
         if policy["roles"] == ["service_role"]:
             continue
         table, command = policy["tablename"], policy["cmd"]
+        if table == ADDRESSED:
+            assert command == "SELECT"
+            assert "( SELECT auth.uid() AS uid)" in policy["qual"]
+            continue
         own = f"({OWN_COLUMN.get(table, 'user_id')} = ( SELECT auth.uid() AS uid))"
         if command == "SELECT":
             assert set(policy["roles"]) == {"authenticated", "notify_user"}

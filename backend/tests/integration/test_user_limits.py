@@ -14,7 +14,9 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 
 from app.channels.base import Retry, Sent
-from app.channels.email import EmailChannel
+from app.channels.email.channel import EmailChannel
+from app.channels.email.compose import Composer
+from app.channels.email.resend import ResendMailer
 from app.config import Settings
 from app.db.database import Database
 from app.pipeline.commit import GroupCommit
@@ -31,6 +33,7 @@ from app.ratelimit.queue_bound import QueueBound
 from app.ratelimit.redis_lines import PATIENCE, RedisLines, key_of
 from app.ratelimit.user_limits import SOON, Ask, UserLimits
 from app.realtime.connection import connect, redis_client, redis_url
+from app.security.email_tokens import EmailTokens
 from app.services.cancel_service import CancelService
 from app.services.inbox_changes import InboxChanges
 from app.worker.main import open_worker
@@ -366,7 +369,13 @@ async def test_critical_passes_every_limit_and_uses_up_none(pushes: Pushes, stag
         pusher = Deliverer(
             settings,
             stage.database,
-            [pushes.sender, EmailChannel(settings, client)],
+            [
+                pushes.sender,
+                EmailChannel(
+                    Composer(settings, EmailTokens(settings.encryption_keys)),
+                    ResendMailer(settings, client),
+                ),
+            ],
             Reconsiderer(stage.database, audience, limits),
             recorder,
             stage.clock,

@@ -13,6 +13,7 @@ from app.channels.push_content import (
     plain_text,
     time_to_live,
 )
+from app.channels.texts import ChannelTexts
 from app.channels.web_push_payload import MAX_PLAINTEXT, payload_of, topic_of, urgency_of
 from app.security.sanitize import safe_html
 from tests.pushing import NOW, a_claim
@@ -173,6 +174,15 @@ def test_a_topic_that_push_services_do_not_take_is_hashed() -> None:
     assert topic_of(a_claim()) is None
 
 
+def test_a_template_has_words_of_its_own_for_pushes() -> None:
+    texts = ChannelTexts(push_title="Kurz", push_body="1 < 2\nund mehr")
+    told = as_shown(a_claim(texts=texts, language="de", locale="de-AT"))
+    loaded: dict[str, Any] = orjson.loads(payload_of(told, BASE, "token"))
+    shown = loaded["notification"]
+    assert (shown["title"], shown["body"]) == ("Kurz", "1 < 2\nund mehr")
+    assert shown["lang"] == "de"
+
+
 # --- a summary of what was held --------------------------------------------------------------
 
 
@@ -196,11 +206,12 @@ def test_a_summary_tells_how_many_and_what_the_latest_are_about() -> None:
         "mutable": True,
         "app_badge": 7,
         "notification": {
-            "title": "5 new notifications",
+            "title": "5 neue Benachrichtigungen",
             "body": "Build failed · Invoice is due · Deployed · A <b> & c · Rest",
             "navigate": "https://notify.example/",
             "tag": ID,
             "silent": False,
+            "lang": "de",
             "data": {
                 "id": ID,
                 "type": "task",

@@ -1525,7 +1525,7 @@ export interface components {
          * @description Stable codes that say why a delivery is where it is; `docs/reasons.md` explains each.
          * @enum {string}
          */
-        Reason: "sent_now" | "digest" | "quiet_hours" | "user_limit" | "scheduled" | "expired" | "no_device" | "no_address" | "address_suppressed" | "preference_off" | "priority_rule" | "not_requested" | "channel_not_configured" | "silent" | "silent_needs_fcm" | "provider_unavailable" | "provider_limit" | "provider_rejected" | "attempts_exhausted" | "poison" | "internal_error" | "address_refused" | "callback_removed" | "device_gone" | "device_refused" | "payload_too_large" | "summarised" | "read_elsewhere" | "cancelled" | "retried";
+        Reason: "sent_now" | "digest" | "quiet_hours" | "user_limit" | "scheduled" | "expired" | "no_device" | "no_address" | "address_suppressed" | "preference_off" | "priority_rule" | "not_requested" | "channel_not_configured" | "silent" | "silent_needs_fcm" | "provider_unavailable" | "provider_limit" | "provider_rejected" | "attempts_exhausted" | "poison" | "internal_error" | "address_refused" | "callback_removed" | "device_gone" | "device_refused" | "payload_too_large" | "summarised" | "outcome_unknown" | "bounced" | "read_elsewhere" | "cancelled" | "retried";
         /**
          * RetriedDeadLetter
          * @description The delivery is in the queue again, or went on from there since.

@@ -1,20 +1,19 @@
-"""Email through Resend's HTTP API (REQ-014): title and body of one notification, one request each.
+"""Email through Resend's HTTP API (REQ-014), one request a letter.
 
-The delivery's id is the idempotency key, so a request whose outcome is unknown is repeated
-without a second mail.
+The letter's id is the idempotency key, so a request whose outcome is unknown is repeated without
+a second mail.
 """
 
 import asyncio
-from collections.abc import Sequence
-from html import escape
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 
-from app.channels.base import Claim, Failed, Outcome, Report, Retry, Sent
+from app.channels.base import Failed, Retry, Sent
+from app.channels.email.letter import Letter, MailOutcome
 from app.config import Settings
-from app.policy.kinds import Channel, Reason
+from app.policy.kinds import Reason
 
 TOO_MANY_REQUESTS = 429
 FIRST_SERVER_ERROR = 500
@@ -23,15 +22,13 @@ TEXT_LIMIT = 200
 LONGEST_WAIT = 86_400.0  # seconds; whatever a provider asks for
 
 
-class EmailChannel:
-    """Sends claims as emails.
+class ResendMailer:
+    """Sends letters through Resend.
 
     Args:
         settings: provider, sender and time limit.
         client: shared HTTP client; the caller closes it.
     """
-
-    channel: ClassVar[Channel] = Channel.EMAIL
 
     def __init__(self, settings: Settings, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -46,28 +43,17 @@ class EmailChannel:
                 settings.resend_api_key.get_secret_value() if settings.resend_api_key else ""
             )
 
-    async def send(self, claims: Sequence[Claim], report: Report) -> None:
-        """Send each claim as a request of its own, all at once: a slow one delays no other."""
-
-        async def send_one(claim: Claim) -> None:
-            report(claim, await self._send(claim))
-
-        async with asyncio.TaskGroup() as group:
-            for claim in claims:
-                group.create_task(send_one(claim))
-
-    async def _send(self, claim: Claim) -> Outcome:
-        if claim.email is None:
-            return Failed(Reason.NO_ADDRESS, "The user has no email address any more.")
+    async def send(self, letter: Letter) -> MailOutcome:
+        """Send one letter."""
         try:
             # The client's own timeouts begin anew with every byte.
             async with asyncio.timeout(self._timeout):
                 response = await self._client.post(
                     self._url,
-                    json=self._message(claim, claim.email),
+                    json=self._message(letter),
                     headers={
                         "Authorization": f"Bearer {self._key}",
-                        "Idempotency-Key": str(claim.id),
+                        "Idempotency-Key": str(letter.id),
                     },
                     timeout=self._timeout,
                 )
@@ -75,18 +61,19 @@ class EmailChannel:
             return Retry(Reason.PROVIDER_UNAVAILABLE, type(error).__name__)
         return outcome_of(response)
 
-    def _message(self, claim: Claim, address: str) -> dict[str, Any]:
+    def _message(self, letter: Letter) -> dict[str, Any]:
         return {
             "from": self._sender,
-            "to": [address],
-            "subject": " ".join(claim.title.split()),
-            "html": f"<h1>{escape(claim.title)}</h1>\n{claim.body_html}\n",
-            "text": f"{claim.title}\n\n{claim.body}\n",
-            "tags": [{"name": "notification_id", "value": str(claim.notification_id)}],
+            "to": [letter.to],
+            "subject": letter.subject,
+            "html": letter.html,
+            "text": letter.text,
+            "headers": dict(letter.headers),
+            "tags": [{"name": name, "value": value} for name, value in letter.tags.items()],
         }
 
 
-def outcome_of(response: httpx.Response) -> Outcome:
+def outcome_of(response: httpx.Response) -> MailOutcome:
     """What Resend's answer means for the delivery."""
     if response.is_success:
         return Sent(_provider_id(response))
