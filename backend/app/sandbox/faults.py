@@ -1,4 +1,4 @@
-"""Making a provider fail on request: rules, and the gate in front of each provider that obeys them.
+"""Making a provider fail on request: the rules, which the gate in front of each provider obeys.
 
 status       answers an error instead of handling the request
 delay        waits, then handles it
@@ -6,33 +6,45 @@ hang         does not answer until the client gives up
 drop         closes the connection without handling it
 drop_after   handles it, then closes the connection: the sender cannot know the outcome
 redirect     answers an address to go to instead
-lose         checks and answers it as ever, but delivers nothing
+lose         checks and answers it as ever, but delivers nothing; a webhook is never posted
+duplicate    posts a webhook twice
 rate_limit   lowers the provider's requests per second
 """
 
 import asyncio
 import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from random import Random
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_HANG_SECONDS = 120.0
-ABORT_CONNECTION = "abort_connection"
-LOST = "lost"
 
-Provider = Literal["resend", "push", "fcm", "fcm_oauth"]
-Addressees = Callable[[Scope, bytes], Collection[str]]
+Provider = Literal["resend", "push", "fcm", "fcm_oauth", "smtp", "smtp_rcpt", "webhook"]
 
 _PRINTABLE_ASCII = r"^[\x21-\x7e]+$"
-_SHOWN = {"push": "Push service", "fcm": "FCM", "fcm_oauth": "FCM's token address"}
+_SHOWN = {
+    "push": "Push service",
+    "fcm": "FCM",
+    "fcm_oauth": "FCM's token address",
+    "smtp": "SMTP",
+    "smtp_rcpt": "SMTP, asked for a recipient,",
+    "webhook": "The sender of webhooks",
+}
+_EFFECTS = {
+    "hang": "never answers",
+    "drop": "drops connections",
+    "drop_after": "accepts, then drops connections",
+    "lose": "accepts and loses messages",
+    "duplicate": "posts them twice",
+}
+_HTTP: tuple[Provider, ...] = ("resend", "push", "fcm", "fcm_oauth")
+_SMTP: tuple[Provider, ...] = ("smtp", "smtp_rcpt")
+_NAMED: tuple[Provider, ...] = ("push", "fcm", "smtp", "smtp_rcpt", "webhook")
 
 
 class _Rule(BaseModel):
@@ -43,8 +55,12 @@ class _CountedRule(_Rule):
     """A rule for single requests: how many of them it hits, and how likely each one is hit.
 
     `to` narrows it to one addressee. Of `push` that is a browser's name, the last part of its
-    endpoint, or an origin (`http://localhost:8025`); of `fcm` a phone's name or a token.
+    endpoint, or an origin (`http://localhost:8025`); of `fcm` a phone's name or a token; of
+    `smtp` and `smtp_rcpt` a recipient's address; of `webhook` that, or an event's type. `smtp`
+    is the answer to a mail's data, `smtp_rcpt` the answer to one recipient.
     """
+
+    takes: ClassVar[tuple[Provider, ...]] = (*_HTTP, *_SMTP)
 
     provider: Provider
     to: str | None = None
@@ -53,9 +69,11 @@ class _CountedRule(_Rule):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _addressable(self) -> Self:
-        if self.to is not None and self.provider not in {"push", "fcm"}:
-            raise ValueError(f"`to` narrows rules for push and fcm, not for {self.provider}")
+    def _possible(self) -> Self:
+        if self.provider not in self.takes:
+            raise ValueError(f"{self.provider} cannot do this; {', '.join(self.takes)} can")
+        if self.to is not None and self.provider not in _NAMED:
+            raise ValueError(f"`to` narrows rules for {', '.join(_NAMED)}, not {self.provider}")
         return self
 
 
@@ -64,7 +82,8 @@ class StatusFault(_CountedRule):
 
     `retry_after` is in seconds; `retry_after_as` has the header say them, or the date they end.
     `name` is the provider's word for the error, by default the usual one of the status: Resend's
-    error type, the push service's reason, FCM's error code, OAuth's error.
+    error type, the push service's reason, FCM's error code, OAuth's error. SMTP has only the
+    `message`.
     """
 
     kind: Literal["status"]
@@ -87,6 +106,8 @@ class StatusFault(_CountedRule):
 
 class DelayFault(_CountedRule):
     """Wait before handling the request; it is handled even if the client has gone by then."""
+
+    takes = (*_HTTP, *_SMTP, "webhook")
 
     kind: Literal["delay"]
     seconds: Annotated[float, Field(gt=0, le=MAX_HANG_SECONDS)]
@@ -114,6 +135,8 @@ class DropAfterFault(_CountedRule):
 class RedirectFault(_CountedRule):
     """Answer a redirect instead of handling the request."""
 
+    takes = _HTTP
+
     kind: Literal["redirect"]
     location: Annotated[str, Field(pattern=_PRINTABLE_ASCII)]
     status: Literal[301, 302, 303, 307, 308] = 307
@@ -122,13 +145,17 @@ class RedirectFault(_CountedRule):
 class LoseFault(_CountedRule):
     """Check and answer the request as ever, and deliver nothing."""
 
+    takes = ("push", "fcm", "webhook")
+
     kind: Literal["lose"]
 
-    @model_validator(mode="after")
-    def _losable(self) -> Self:
-        if self.provider not in {"push", "fcm"}:
-            raise ValueError(f"{self.provider} cannot lose messages")
-        return self
+
+class DuplicateFault(_CountedRule):
+    """Post the webhook a second time under the same id."""
+
+    takes = ("webhook",)
+
+    kind: Literal["duplicate"]
 
 
 class RateLimitFault(_Rule):
@@ -140,7 +167,14 @@ class RateLimitFault(_Rule):
 
 
 CountedFault = (
-    StatusFault | DelayFault | HangFault | DropFault | DropAfterFault | RedirectFault | LoseFault
+    StatusFault
+    | DelayFault
+    | HangFault
+    | DropFault
+    | DropAfterFault
+    | RedirectFault
+    | LoseFault
+    | DuplicateFault
 )
 Fault = Annotated[CountedFault | RateLimitFault, Field(discriminator="kind")]
 
@@ -227,135 +261,12 @@ class Faults:
             await asyncio.wait_for(self._released.wait(), seconds)
 
 
-class FaultGate:
-    """ASGI: lets every request meet the rule that is due for it.
-
-    Args:
-        app: the provider's routes.
-        provider: whose rules apply.
-        faults: the rules in force.
-        refusal: renders a `status` rule in the provider's shape.
-        addressees: names whom a request with this body is for, so that rules may pick them out.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        provider: Provider,
-        faults: Faults,
-        refusal: Callable[[StatusFault], Response],
-        addressees: Addressees | None = None,
-    ) -> None:
-        self._app = app
-        self._provider: Provider = provider
-        self._faults = faults
-        self._refusal = refusal
-        self._addressees = addressees
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle the request, or fail it as its rule says."""
-        # Taken in first: the body may say whom it is for, and a client that leaves while its
-        # request is delayed has still sent it.
-        request = await _whole_request(receive)
-        receive = _then(request, receive)
-        match self._faults.next(self._provider, self._addressed(scope, request)):
-            case None:
-                await self._app(scope, receive, send)
-            case StatusFault() as fault:
-                await self._refusal(fault)(scope, receive, send)
-            case DelayFault(seconds=seconds):
-                await self._faults.hold(seconds)
-                await self._app(scope, receive, send)
-            case HangFault(seconds=seconds):
-                await self._hang(seconds, receive)
-                await drop_connection(scope, receive)
-            case DropFault():
-                await drop_connection(scope, receive)
-            case DropAfterFault():
-                await self._app(scope, receive, _discard)
-                await drop_connection(scope, receive)
-            case RedirectFault(location=location, status=status):
-                answer = Response(status_code=status, headers={"location": location})
-                await answer(scope, receive, send)
-            case LoseFault():
-                scope.setdefault("state", {})[LOST] = True
-                await self._app(scope, receive, send)
-
-    def _addressed(self, scope: Scope, request: Sequence[Message]) -> Collection[str]:
-        if self._addressees is None:
-            return ()
-        return self._addressees(scope, b"".join(part.get("body", b"") for part in request))
-
-    async def _hang(self, seconds: float, receive: Receive) -> None:
-        gone = asyncio.ensure_future(_client_gone(receive))
-        held = asyncio.ensure_future(self._faults.hold(seconds))
-        await asyncio.wait((gone, held), return_when=asyncio.FIRST_COMPLETED)
-        for waiting in (gone, held):
-            waiting.cancel()
-        await asyncio.gather(gone, held, return_exceptions=True)
-
-
-async def drop_connection(scope: Scope, receive: Receive) -> None:
-    """Reset the request's connection, so that its client gets an error and no response.
-
-    Raises:
-        RuntimeError: the application is not served by `app.sandbox.server`.
-    """
-    abort = cast("dict[str, Any]", scope.get("state", {})).get(ABORT_CONNECTION)
-    if abort is None:
-        raise RuntimeError("connections can only be dropped under app.sandbox.server")
-    cast("Callable[[], None]", abort)()
-    await _client_gone(receive)
-
-
-async def _client_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _whole_request(receive: Receive) -> list[Message]:
-    messages = [await receive()]
-    while messages[-1].get("more_body", False):
-        messages.append(await receive())
-    return messages
-
-
-def _then(messages: list[Message], receive: Receive) -> Receive:
-    waiting = deque(messages)
-
-    async def receive_again() -> Message:
-        return waiting.popleft() if waiting else await receive()
-
-    return receive_again
-
-
-async def _discard(message: Message) -> None:
-    pass
-
-
 def _summary(installed: _Installed) -> str:
     rule = installed.rule
     provider = _SHOWN.get(rule.provider, rule.provider.capitalize())
-    match rule:
-        case StatusFault(status=status, retry_after=None):
-            effect = f"answers {status}"
-        case StatusFault(status=status, retry_after=retry_after):
-            effect = f"answers {status}, retry after {retry_after} s"
-        case DelayFault(seconds=seconds):
-            effect = f"answers {seconds:g} s late"
-        case HangFault():
-            effect = "never answers"
-        case DropFault():
-            effect = "drops connections"
-        case DropAfterFault():
-            effect = "accepts, then drops connections"
-        case RedirectFault(location=location):
-            effect = f"redirects to {location}"
-        case LoseFault():
-            effect = "accepts and loses messages"
-        case RateLimitFault(requests_per_second=limit):
-            return f"{provider} takes {limit} requests a second"
+    if isinstance(rule, RateLimitFault):
+        return f"{provider} takes {rule.requests_per_second} requests a second"
+    effect = _effect(rule)
     if rule.to is not None:
         effect = f"{effect} (only for {rule.to})"
     chance = "" if rule.probability == 1 else f" with probability {rule.probability:g}"
@@ -363,3 +274,21 @@ def _summary(installed: _Installed) -> str:
     if installed.remaining is not None:
         span = f"{installed.remaining} more {'time' if installed.remaining == 1 else 'times'}"
     return f"{provider} {effect}{chance}, {span}"
+
+
+def _effect(rule: CountedFault) -> str:
+    match rule:
+        case StatusFault(status=status, retry_after=None):
+            return f"answers {status}"
+        case StatusFault(status=status, retry_after=retry_after):
+            return f"answers {status}, retry after {retry_after} s"
+        case DelayFault(provider="webhook", seconds=seconds):
+            return f"is {seconds:g} s late"
+        case DelayFault(seconds=seconds):
+            return f"answers {seconds:g} s late"
+        case RedirectFault(location=location):
+            return f"redirects to {location}"
+        case LoseFault(provider="webhook"):
+            return "loses them"
+        case _:
+            return _EFFECTS[rule.kind]

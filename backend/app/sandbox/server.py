@@ -12,7 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.config import ConfigurationError, Settings
 from app.sandbox.app import create_sandbox_app, require_development
-from app.sandbox.faults import ABORT_CONNECTION, Faults
+from app.sandbox.fault_gate import ABORT_CONNECTION
+from app.sandbox.faults import Faults
 from app.sandbox.mailbox import Clock, utc_now
 
 HOST = "127.0.0.1"

@@ -6,7 +6,8 @@ from typing import Any
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.sandbox.faults import FaultGate, Faults
+from app.sandbox.fault_gate import FaultGate
+from app.sandbox.faults import Faults
 from app.sandbox.fcm.accounts import ServiceAccount
 from app.sandbox.fcm.errors import faulty_send, faulty_token
 from app.sandbox.fcm.inspection import fcm_inspection_routes

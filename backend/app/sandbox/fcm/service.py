@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from app.sandbox.faults import LOST
+from app.sandbox.fault_gate import LOST
 from app.sandbox.fcm.accounts import PROJECT, TOKEN_LIFETIME, ServiceAccount
 from app.sandbox.fcm.errors import PERMISSION_DENIED, FcmRefused, OAuthRefused
 from app.sandbox.fcm.message import check_size, parse_request

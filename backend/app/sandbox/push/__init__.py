@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Scope
 
-from app.sandbox.faults import FaultGate, Faults
+from app.sandbox.fault_gate import FaultGate
+from app.sandbox.faults import Faults
 from app.sandbox.mailbox import Clock
 from app.sandbox.push.browsers import Browsers
 from app.sandbox.push.errors import faulty_response

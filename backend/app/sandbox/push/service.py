@@ -7,7 +7,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from app.sandbox.faults import LOST
+from app.sandbox.fault_gate import LOST
 from app.sandbox.mailbox import Clock
 from app.sandbox.push.base64url import decoded
 from app.sandbox.push.browsers import MAX_TTL, Browser, Browsers, SentBy, SentHeaders

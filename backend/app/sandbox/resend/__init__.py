@@ -2,7 +2,8 @@
 
 from starlette.types import ASGIApp
 
-from app.sandbox.faults import FaultGate, Faults
+from app.sandbox.fault_gate import FaultGate
+from app.sandbox.faults import Faults
 from app.sandbox.mailbox import Clock, Mailbox
 from app.sandbox.resend.door import ResendDoor
 from app.sandbox.resend.errors import faulty_response
