@@ -291,6 +291,8 @@ def _check_ports(settings: Settings) -> None:
         wanted.append(("WS_PORT", settings.gateway_host, settings.ws_port))
     if settings.is_development:
         wanted.append(("SANDBOX_PORT", "127.0.0.1", settings.sandbox_port))
+        if settings.sandbox_smtp_port is not None:
+            wanted.append(("SANDBOX_SMTP_PORT", "127.0.0.1", settings.sandbox_smtp_port))
     variables: dict[int, str] = {}
     for variable, host, port in wanted:
         if port in variables:

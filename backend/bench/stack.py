@@ -167,7 +167,8 @@ def running_stack() -> Generator[Stack]:
     _forget_configuration()
     with tempfile.TemporaryDirectory(prefix="notify-bench-") as name:
         directory = Path(name)
-        ports = dict(zip(("API_PORT", "WS_PORT", "SANDBOX_PORT"), free_ports(3), strict=True))
+        parts = ("API_PORT", "WS_PORT", "SANDBOX_PORT", "SANDBOX_SMTP_PORT")
+        ports = dict(zip(parts, free_ports(len(parts)), strict=True))
         variables = {
             **{variable: str(port) for variable, port in ports.items()},
             "DATA_DIR": str(directory / "data"),

@@ -99,7 +99,7 @@ class Lab:
         self.bed = bed
         self.directory = directory
         self._log_dir = log_dir
-        self._ports = free_ports(3)
+        self._ports = free_ports(4)
         self._running = AsyncExitStack()
         self._environment = UNLIMITED | ({} if bed.unhurried else QUICK)
         if bed.queue:

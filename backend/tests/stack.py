@@ -108,15 +108,16 @@ async def running_stack(
 
     Args:
         environment: variables that win over those of the tests.
-        ports: of API, gateway and sandbox; default: free ones.
+        ports: of API, gateway, sandbox and its SMTP; default: free ones.
         log_dir: where its output goes; default: the data directory.
     """
-    api_port, ws_port, sandbox_port = ports or free_ports(3)
+    api_port, ws_port, sandbox_port, smtp_port = ports or free_ports(4)
     variables = {
         "LOG_LEVEL": "warning",
         "API_PORT": str(api_port),
         "WS_PORT": str(ws_port),
         "SANDBOX_PORT": str(sandbox_port),
+        "SANDBOX_SMTP_PORT": str(smtp_port),
         "DATA_DIR": str(data_dir),
         # Limits have tests of their own.
         "RATE_LIMIT_PUSH_PER_HOUR": "1000000",

@@ -42,8 +42,8 @@ export class Stack {
   /** Runs `notify up` and waits until it is ready; throws with its log when it does not start. */
   static async start(): Promise<Stack> {
     const directory = await mkdtemp(join(tmpdir(), "notify-e2e-"));
-    const ports = await freePorts(3);
-    const [API_PORT, WS_PORT, SANDBOX_PORT] = ports.map(String);
+    const ports = await freePorts(4);
+    const [API_PORT, WS_PORT, SANDBOX_PORT, SANDBOX_SMTP_PORT] = ports.map(String);
     const log = openSync(join(directory, "log"), "w");
     const running = spawn(NOTIFY, ["up"], {
       // Away from the repository, so that no `.env` of its developer is read.
@@ -53,6 +53,7 @@ export class Stack {
         API_PORT,
         WS_PORT,
         SANDBOX_PORT,
+        SANDBOX_SMTP_PORT,
         ...UNLIMITED,
       },
       stdio: ["ignore", log, log],

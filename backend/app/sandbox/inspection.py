@@ -39,18 +39,28 @@ class ArrivalList(BaseModel):
     mails: int
 
 
+class Addresses(BaseModel):
+    """Where mail is taken over SMTP, and where webhooks go; null where that is off."""
+
+    smtp: str | None
+    webhooks_to: str | None
+
+
 class FaultList(BaseModel):
     """The rules in force, in the order they are tried."""
 
     items: list[FaultStatus]
 
 
-def inspection_routes(mailbox: Mailbox, faults: Faults, *resets: Callable[[], None]) -> APIRouter:
-    """`/healthz`, `/mails`, `/arrivals`, `/faults` and `/state`.
+def inspection_routes(
+    mailbox: Mailbox, faults: Faults, addresses: Addresses, *resets: Callable[[], None]
+) -> APIRouter:
+    """`/healthz`, `/addresses`, `/mails`, `/arrivals`, `/faults` and `/state`.
 
     Args:
         mailbox: the mails.
         faults: the rules in force.
+        addresses: of what else there is.
         resets: forget what other providers keep, when everything is to be forgotten.
     """
     router = APIRouter()
@@ -58,6 +68,10 @@ def inspection_routes(mailbox: Mailbox, faults: Faults, *resets: Callable[[], No
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
+
+    @router.get("/addresses")
+    async def list_addresses() -> Addresses:
+        return addresses
 
     @router.get("/mails")
     async def list_mails(
@@ -122,6 +136,6 @@ def inspection_routes(mailbox: Mailbox, faults: Faults, *resets: Callable[[], No
             forget()
         return Response(status_code=204)
 
-    _ = (healthz, list_mails, empty_mailbox, get_mail, list_arrivals)
+    _ = (healthz, list_addresses, list_mails, empty_mailbox, get_mail, list_arrivals)
     _ = (list_faults, replace_faults, remove_faults, reset)
     return router

@@ -21,6 +21,7 @@ KEY_LIFETIME = timedelta(hours=24)
 WASTE_BEFORE_COMPACTION = 8 * 1024 * 1024
 
 Clock = Callable[[], datetime]
+Provider = Literal["resend", "smtp"]
 
 
 def utc_now() -> datetime:
@@ -56,6 +57,7 @@ class Mail(BaseModel):
     headers: dict[str, str]
     tags: list[Tag]
     received_at: datetime
+    via: Provider = "resend"
     attempts: int = 1
 
 
@@ -70,6 +72,7 @@ class Entry:
     subject: str
     tags: list[Tag]
     received_at: datetime
+    via: Provider
     addresses: frozenset[str]
     place: Place
 
@@ -100,8 +103,11 @@ class _ArrivalLine(BaseModel):
 
 
 class _MailLine(BaseModel):
+    """A mail; `source` holds the bytes that came over SMTP, each as the character of its number."""
+
     type: Literal["mail"] = "mail"
     mail: Mail
+    source: str | None = None
 
 
 class _CommitLine(BaseModel):
@@ -172,13 +178,23 @@ class Mailbox:
         Raises:
             OSError: they could not be written; nothing is stored.
         """
-        commit = _CommitLine(mails=len(mails), promise=promise)
-        lines = [_encoded(_MailLine(mail=mail)) for mail in mails]
-        places = self._journal.append([*lines, _encoded(commit)])
-        for mail, place in zip(mails, places, strict=False):
-            self._add(mail, place)
-        self._commit(commit)
-        self.version += 1
+        self._store([_MailLine(mail=mail) for mail in mails], promise)
+
+    def accept_message(self, mail: Mail, source: bytes) -> None:
+        """Store a mail that came over SMTP, with its source.
+
+        Raises:
+            OSError: it could not be written; nothing is stored.
+        """
+        self._store([_MailLine(mail=mail, source=source.decode("latin-1"))], None)
+
+    def source(self, mail_id: str) -> bytes | None:
+        """The bytes of a mail that came over SMTP."""
+        entry = self._contents.entries.get(mail_id)
+        if entry is None:
+            return None
+        source = self._line(entry).source
+        return None if source is None else source.encode("latin-1")
 
     def find(self, mail_id: str) -> Mail | None:
         """The mail with this id."""
@@ -187,8 +203,7 @@ class Mailbox:
 
     def read(self, entry: Entry) -> Mail:
         """The whole mail behind an entry."""
-        line = _MailLine.model_validate_json(self._journal.read(entry.place))
-        return line.mail.model_copy(update={"attempts": self.attempts(entry)})
+        return self._line(entry).mail.model_copy(update={"attempts": self.attempts(entry)})
 
     def attempts(self, entry: Entry) -> int:
         """How many requests carried the mail's idempotency key; 1 for a mail without one."""
@@ -215,6 +230,17 @@ class Mailbox:
         """Forget everything, promises too."""
         self._contents = _Contents()
         self._compact()
+
+    def _store(self, mails: Sequence[_MailLine], promise: Promise | None) -> None:
+        commit = _CommitLine(mails=len(mails), promise=promise)
+        places = self._journal.append([*map(_encoded, mails), _encoded(commit)])
+        for line, place in zip(mails, places, strict=False):
+            self._add(line.mail, place)
+        self._commit(commit)
+        self.version += 1
+
+    def _line(self, entry: Entry) -> _MailLine:
+        return _MailLine.model_validate_json(self._journal.read(entry.place))
 
     def _load(self) -> None:
         pending: list[tuple[Mail, Place]] = []
@@ -271,6 +297,7 @@ class Mailbox:
             subject=mail.subject,
             tags=mail.tags,
             received_at=mail.received_at,
+            via=mail.via,
             addresses=frozenset(map(bare_address, (*mail.to, *mail.cc, *mail.bcc))),
             place=place,
         )

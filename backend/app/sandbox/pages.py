@@ -10,7 +10,9 @@ from pydantic import BaseModel, Field
 
 from app.errors import NotFound
 from app.sandbox.faults import Faults, FaultStatus
-from app.sandbox.mailbox import Entry, Mailbox, Tag
+from app.sandbox.mailbox import Entry, Mailbox, Provider, Tag
+from app.sandbox.resend import Webhooks
+from app.sandbox.resend.events import EventType
 
 MAX_SHOWN = 200
 
@@ -19,11 +21,11 @@ _PAGE_POLICY = (
     "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-# Mails are other people's markup: no scripts, nothing loaded from anywhere, no way to the page
+# Mails are other people's markup: no scripts, nothing loaded but our own images, no way to the page
 # around them. Links open outside the frame.
 _MAIL_POLICY = (
     "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; "
-    "style-src 'unsafe-inline'; img-src data:; font-src data:; form-action 'none'; "
+    "style-src 'unsafe-inline'; img-src data: {images_from}; font-src data:; form-action 'none'; "
     "frame-ancestors 'self'"
 )
 _LINKS_LEAVE_FRAME = '<base target="_blank">'
@@ -48,7 +50,9 @@ class Summary(BaseModel):
     subject: str
     tags: list[Tag]
     received_at: str
+    via: Provider
     attempts: int
+    last_event: EventType | None
 
 
 class Feed(BaseModel):
@@ -59,8 +63,17 @@ class Feed(BaseModel):
     faults: list[FaultStatus]
 
 
-def page_routes(mailbox: Mailbox, faults: Faults) -> APIRouter:
-    """`/`, `/mails/{id}/view`, `/mails/{id}/html`, `/feed` and `/static/…`."""
+def page_routes(
+    mailbox: Mailbox, faults: Faults, webhooks: Webhooks, *, images_from: str
+) -> APIRouter:
+    """`/`, `/mails/{id}/view`, `/mails/{id}/html`, `/feed` and `/static/…`.
+
+    Args:
+        mailbox: the mails.
+        faults: the rules in force.
+        webhooks: know what was told of each mail.
+        images_from: the program's own origin, from which mails may load images.
+    """
     router = APIRouter()
     started = secrets.token_hex(4)
 
@@ -87,17 +100,18 @@ def page_routes(mailbox: Mailbox, faults: Faults) -> APIRouter:
         return Response(
             framed(mail.html),
             media_type="text/html",
-            headers={"content-security-policy": _MAIL_POLICY},
+            headers={"content-security-policy": _MAIL_POLICY.format(images_from=images_from)},
         )
 
     @router.get("/feed")
     async def feed(
         request: Request, recipient: Annotated[str, Query(max_length=320)] = ""
     ) -> Response:
-        etag = {"etag": f'"{started}-{mailbox.version}-{faults.version}"'}
+        versions = f"{mailbox.version}-{faults.version}-{webhooks.version}"
+        etag = {"etag": f'"{started}-{versions}"'}
         if request.headers.get("if-none-match") == etag["etag"]:
             return Response(status_code=304, headers=etag)
-        content = _feed(mailbox, faults, recipient.strip().lower())
+        content = _feed(mailbox, faults, webhooks, recipient.strip().lower())
         return Response(
             content.model_dump_json(by_alias=True), media_type="application/json", headers=etag
         )
@@ -121,16 +135,18 @@ def framed(html: str) -> str:
     return html[:end] + _LINKS_LEAVE_FRAME + html[end:]
 
 
-def _feed(mailbox: Mailbox, faults: Faults, recipient: str) -> Feed:
+def _feed(mailbox: Mailbox, faults: Faults, webhooks: Webhooks, recipient: str) -> Feed:
     def keep(entry: Entry) -> bool:
         return any(recipient in address for address in entry.addresses)
 
     entries, total = mailbox.newest(keep, MAX_SHOWN)
-    items = [_summary(entry, mailbox.attempts(entry)) for entry in entries]
+    items = [
+        _summary(entry, mailbox.attempts(entry), webhooks.last_event(entry.id)) for entry in entries
+    ]
     return Feed(items=items, total=total, faults=faults.status())
 
 
-def _summary(entry: Entry, attempts: int) -> Summary:
+def _summary(entry: Entry, attempts: int, last_event: EventType | None) -> Summary:
     return Summary(
         id=entry.id,
         sender=entry.sender,
@@ -138,5 +154,7 @@ def _summary(entry: Entry, attempts: int) -> Summary:
         subject=entry.subject,
         tags=entry.tags,
         received_at=entry.received_at.isoformat(),
+        via=entry.via,
         attempts=attempts,
+        last_event=last_event,
     )

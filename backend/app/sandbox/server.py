@@ -3,9 +3,10 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
+import structlog
 import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,6 +16,9 @@ from app.sandbox.app import create_sandbox_app, require_development
 from app.sandbox.fault_gate import ABORT_CONNECTION
 from app.sandbox.faults import Faults
 from app.sandbox.mailbox import Clock, utc_now
+from app.sandbox.resend import PAUSES
+
+log = structlog.get_logger()
 
 HOST = "127.0.0.1"
 GRACE_SECONDS = 3
@@ -53,14 +57,20 @@ def run_sandbox(settings: Settings) -> None:
     """Serve the sandbox on `SANDBOX_PORT` until SIGTERM or SIGINT, then finish what is running.
 
     Raises:
-        ConfigurationError: in production, or when the port or `DATA_DIR` is taken.
+        ConfigurationError: in production, or when a chosen port or `DATA_DIR` is taken.
     """
     uvloop.run(_serve_until_signalled(settings))
 
 
 @asynccontextmanager
 async def serving_sandbox(
-    settings: Settings, *, port: int = 0, clock: Clock = utc_now
+    settings: Settings,
+    *,
+    port: int = 0,
+    clock: Clock = utc_now,
+    smtp_port: int | None = None,
+    webhooks_to: str | None = None,
+    webhook_pauses: Sequence[float] = PAUSES,
 ) -> AsyncGenerator[str]:
     """Serve the sandbox from the running event loop.
 
@@ -68,19 +78,28 @@ async def serving_sandbox(
         settings: say where data lies.
         port: where to listen; 0 takes a free one.
         clock: tells the time of arrivals and expiries.
+        smtp_port: where to take mail over SMTP; 0 takes a free port, None none.
+        webhooks_to: where to post what becomes of mails; nowhere by default.
+        webhook_pauses: seconds between attempts to post one.
 
     Yields:
-        The base address, such as `http://127.0.0.1:49152`.
+        The base address, such as `http://127.0.0.1:49152`; its `/addresses` says the others.
 
     Raises:
         ConfigurationError: in production, or when the port or `DATA_DIR` is taken.
     """
-    listener = _listen(settings, port)
+    require_development(settings)
+    listener = _listen(port, "SANDBOX_PORT")
     address = f"http://{HOST}:{listener.getsockname()[1]}"
+    smtp = None
     try:
-        server = _server(settings, clock)
+        if smtp_port is not None:
+            smtp = _listen(smtp_port, "SANDBOX_SMTP_PORT")
+        server = _server(settings, clock, smtp, webhooks_to, webhook_pauses)
     except BaseException:
         listener.close()
+        if smtp is not None:
+            smtp.close()
         raise
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await server.ready.wait()
@@ -92,9 +111,12 @@ async def serving_sandbox(
 
 
 async def _serve_until_signalled(settings: Settings) -> None:
-    listener = _listen(settings, settings.sandbox_port)
-    with listener:
-        server = _server(settings, utc_now)
+    require_development(settings)
+    with _listen(settings.sandbox_port, "SANDBOX_PORT") as listener, ExitStack() as opened:
+        smtp = _listen_for_mail(settings)
+        if smtp is not None:
+            opened.enter_context(smtp)
+        server = _server(settings, utc_now, smtp, settings.sandbox_webhooks_to, PAUSES)
 
         def stop() -> None:
             server.should_exit = True
@@ -104,10 +126,24 @@ async def _serve_until_signalled(settings: Settings) -> None:
         await server.serve(sockets=[listener])
 
 
-def _server(settings: Settings, clock: Clock) -> _Server:
+def _server(
+    settings: Settings,
+    clock: Clock,
+    smtp: socket.socket | None,
+    webhooks_to: str | None,
+    webhook_pauses: Sequence[float],
+) -> _Server:
     faults = Faults()
+    app = create_sandbox_app(
+        settings,
+        faults=faults,
+        clock=clock,
+        smtp=smtp,
+        webhooks_to=webhooks_to,
+        webhook_pauses=webhook_pauses,
+    )
     config = uvicorn.Config(
-        create_sandbox_app(settings, faults=faults, clock=clock),
+        app,
         http=_DroppableConnection,
         ws="none",
         lifespan="on",
@@ -120,12 +156,23 @@ def _server(settings: Settings, clock: Clock) -> _Server:
     return _Server(config, faults)
 
 
-def _listen(settings: Settings, port: int) -> socket.socket:
-    require_development(settings)
+def _listen_for_mail(settings: Settings) -> socket.socket | None:
+    port = settings.sandbox_mail_port
+    try:
+        return _listen(port, "SANDBOX_SMTP_PORT")
+    except ConfigurationError:
+        if settings.sandbox_smtp_port is not None:
+            raise
+        # Nobody asked for this port, so whoever has it may keep it.
+        log.warning("sandbox_without_smtp", port=port, remedy="set SANDBOX_SMTP_PORT")
+        return None
+
+
+def _listen(port: int, variable: str) -> socket.socket:
     try:
         listener = socket.create_server((HOST, port), backlog=1024)
     except OSError as error:
-        message = f"SANDBOX_PORT: cannot listen on {HOST}:{port}: {error.strerror}"
+        message = f"{variable}: cannot listen on {HOST}:{port}: {error.strerror}"
         raise ConfigurationError(message) from error
     # Connections inherit it; without it a body waits 40 ms for its head's acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

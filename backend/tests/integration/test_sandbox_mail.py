@@ -102,6 +102,7 @@ class TestResend:
             "bcc": [],
             "reply_to": ["help@yourapp.com"],
             "received_at": "2026-03-01T12:00:00Z",
+            "via": "resend",
             "attempts": 1,
         }
         assert (await sandbox.get(f"/mails/{mail['id']}")).json() == mail
@@ -289,7 +290,10 @@ class TestFaults:
         await fail(sandbox, {"kind": "status", "status": 503})
         assert error(await send(sandbox)) == (503, "internal_server_error")
         await fail(sandbox, {"kind": "status", "status": 429, "name": "daily_quota_exceeded"})
-        assert error(await send(sandbox)) == (429, "daily_quota_exceeded")
+        over_quota = await send(sandbox)
+        assert error(over_quota) == (429, "daily_quota_exceeded")
+        # A quota is not the rate: waiting a second is of no use.
+        assert over_quota.headers["ratelimit-remaining"] != "0"
         assert (await sandbox.delete("/faults")).status_code == 204
         assert (await send(sandbox)).status_code == 200
 
@@ -365,6 +369,11 @@ class TestFaults:
             {"provider": "resend", "kind": "explode"},
             {"provider": "nobody", "kind": "drop"},
             {"provider": "resend", "kind": "drop", "time": 1},
+            {"provider": "resend", "kind": "drop", "to": "ada@example.com"},
+            {"provider": "resend", "kind": "lose"},
+            {"provider": "webhook", "kind": "status", "status": 500},
+            {"provider": "smtp", "kind": "duplicate"},
+            {"provider": "smtp", "kind": "redirect", "location": "/"},
         ):
             refused = await sandbox.put("/faults", json=rule)
             assert refused.status_code == 422
@@ -465,7 +474,7 @@ class TestPage:
         assert "allow-scripts" not in policy
         assert "allow-same-origin" not in policy
         assert "default-src 'none'" in policy
-        assert "img-src data:;" in policy
+        assert "img-src data: http://127.0.0.1:8000;" in policy
         assert framed.text == html.replace("en>", 'en><base target="_blank">', 1)
         text_only = (await send(sandbox, html=None)).json()["id"]
         assert (await sandbox.get(f"/mails/{text_only}/html")).status_code == 404
@@ -595,12 +604,21 @@ class TestProcess:
                     pass
 
     async def test_a_taken_port_is_named(self, settings: Settings) -> None:
+        with create_server(("127.0.0.1", 0)) as listener:
+            taken = listener.getsockname()[1]
+            with pytest.raises(ConfigurationError, match="SANDBOX_PORT"):
+                async with serving_sandbox(settings, port=taken):
+                    pass
+            with pytest.raises(ConfigurationError, match="SANDBOX_SMTP_PORT"):
+                async with serving_sandbox(settings, smtp_port=taken):
+                    pass
+
+    def test_smtp_goes_without_a_port_nobody_chose(self, tmp_path: Path) -> None:
         with (
             create_server(("127.0.0.1", 0)) as taken,
-            pytest.raises(ConfigurationError, match="SANDBOX_PORT"),
+            running_process(tmp_path, taken.getsockname()[1] - 1) as (_, client),
         ):
-            async with serving_sandbox(settings, port=taken.getsockname()[1]):
-                pass
+            assert client.get("/addresses").json()["smtp"] is None
 
     def test_sigterm_ends_it_cleanly_even_with_a_hanging_request(self, tmp_path: Path) -> None:
         with running_process(tmp_path) as (process, client):
@@ -641,8 +659,10 @@ def a_mail(mail_id: str) -> Mail:
 
 
 @contextmanager
-def running_process(data_dir: Path) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    with create_server(("127.0.0.1", 0)) as probe:
+def running_process(
+    data_dir: Path, port: int = 0
+) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    with create_server(("127.0.0.1", port)) as probe:
         port = probe.getsockname()[1]
     program = (
         "from app.load_settings import load_settings; from app.sandbox.server import run_sandbox; "

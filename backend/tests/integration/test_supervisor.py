@@ -21,6 +21,7 @@ from app.supervisor import Supervisor, parts_for
 
 BACKEND = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60
+PORTS = ("API_PORT", "WS_PORT", "SANDBOX_PORT", "SANDBOX_SMTP_PORT")
 
 # Each life of a part adds its process id to a file.
 COUNTED = "import os, sys; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n');"
@@ -201,9 +202,7 @@ class Installation:
         self.data_dir = directory / "data"
         self.api = directory / "api.json"
         self.part = directory / "part"
-        self.ports: dict[str, str] = dict(
-            zip(("API_PORT", "WS_PORT", "SANDBOX_PORT"), map(str, free_ports(3)), strict=True)
-        )
+        self.ports: dict[str, str] = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
         self.migration = python("migrate", "pass")
         self.parts = [
             python("api", API, str(self.api)),
@@ -347,7 +346,7 @@ def test_a_second_one_on_the_same_data_is_refused(installation: Installation) ->
         assert first.poll() is None
 
 
-@pytest.mark.parametrize("variable", ["API_PORT", "WS_PORT", "SANDBOX_PORT"])
+@pytest.mark.parametrize("variable", PORTS)
 def test_a_taken_port_is_named_before_anything_starts(
     installation: Installation, variable: str
 ) -> None:

@@ -24,13 +24,16 @@ _MESSAGES = {
     "daily_quota_exceeded": "You have reached your daily email sending quota.",
     "internal_server_error": "An unexpected error occurred.",
     "invalid_api_key": "API key is invalid.",
+    "invalid_from_address": "Invalid from field.",
     "invalid_idempotency_key": "The key must be between 1-256 chars.",
     "invalid_idempotent_request": "Same idempotency key used with a different request payload.",
     "method_not_allowed": "Method is not allowed for the requested path.",
     "missing_api_key": "Missing API key in the authorization header.",
     "monthly_quota_exceeded": "You have reached your monthly email sending quota.",
     "not_found": "The requested endpoint does not exist.",
+    "missing_required_field": "The request body is missing one or more required fields.",
     "rate_limit_exceeded": "Too many requests. Please limit the number of requests per second.",
+    "restricted_api_key": "This API key is restricted to only send emails.",
     "security_error": "We may have found a security issue with the request.",
     "validation_error": "We found an error with one or more fields in the request.",
 }
@@ -61,6 +64,7 @@ class ResendError(Exception):
 def faulty_response(fault: StatusFault) -> Response:
     """What a `status` fault answers."""
     headers = fault.headers()
-    if fault.retry_after is not None and fault.status == 429:  # noqa: PLR2004 -- Too Many Requests, known by its number
+    error = ResendError(fault.status, fault.name, fault.message)
+    if fault.retry_after is not None and error.name == "rate_limit_exceeded":
         headers |= {"ratelimit-remaining": "0", "ratelimit-reset": str(fault.retry_after)}
-    return ResendError(fault.status, fault.name, fault.message).response(headers)
+    return error.response(headers)

@@ -16,8 +16,10 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from app.sandbox.mailbox import Clock, Mail, Mailbox, Promise, Tag
+from app.sandbox.mime import message_id
 from app.sandbox.resend.errors import ResendError
 from app.sandbox.resend.payload import EmailPayload, parse_email
+from app.sandbox.resend.webhooks import Webhooks
 
 MAX_BATCH = 100
 
@@ -38,7 +40,7 @@ class RetrievedEmail(BaseModel):
     text: str | None
     created_at: str
     scheduled_at: None = None
-    last_event: str = "delivered"
+    last_event: str
     tags: list[Tag]
 
 
@@ -50,7 +52,7 @@ class _Composed(NamedTuple):
 _Compose = Callable[[object, str | None, datetime], _Composed]
 
 
-def resend_routes(mailbox: Mailbox, clock: Clock) -> FastAPI:
+def resend_routes(mailbox: Mailbox, clock: Clock, webhooks: Webhooks) -> FastAPI:
     """The routes over a mailbox; every error has Resend's shape."""
     app = FastAPI(openapi_url=None)
 
@@ -68,7 +70,7 @@ def resend_routes(mailbox: Mailbox, clock: Clock) -> FastAPI:
         mail = mailbox.find(email_id)
         if mail is None:
             raise ResendError(404, message="Email not found")
-        return _retrieved(mail)
+        return _retrieved(mail, webhooks.last_event(email_id) or "delivered")
 
     async def send_once(request: Request, compose: _Compose) -> Response:
         body = _json(await request.body())
@@ -84,6 +86,7 @@ def resend_routes(mailbox: Mailbox, clock: Clock) -> FastAPI:
         answer = orjson.dumps(composed.answer).decode()
         promise = None if key is None else Promise(key, fingerprint, answer, now)
         mailbox.accept(composed.mails, promise)
+        webhooks.accepted(composed.mails)
         return _answer(answer)
 
     @app.exception_handler(ResendError)
@@ -150,10 +153,10 @@ def _mail(payload: EmailPayload, key: str | None, at: datetime) -> Mail:
     )
 
 
-def _retrieved(mail: Mail) -> RetrievedEmail:
+def _retrieved(mail: Mail, last_event: str) -> RetrievedEmail:
     return RetrievedEmail(
         id=mail.id,
-        message_id=f"<{mail.id}@sandbox.localhost>",
+        message_id=message_id(mail),
         sender=mail.sender,
         to=mail.to,
         cc=mail.cc,
@@ -163,6 +166,7 @@ def _retrieved(mail: Mail) -> RetrievedEmail:
         html=mail.html,
         text=mail.text,
         created_at=mail.received_at.strftime("%Y-%m-%d %H:%M:%S.%f+00"),
+        last_event=last_event,
         tags=mail.tags,
     )
 
