@@ -50,7 +50,11 @@ from app.services.callback_service import CallbackService
 from app.services.cancel_service import CancelService
 from app.services.choice_changes import ChoiceChanges
 from app.services.dead_letter_service import DeadLetterService
-from app.services.demo_service import seed_demo_users, subscribe_demo_devices
+from app.services.demo_service import (
+    choose_instant_email,
+    seed_demo_users,
+    subscribe_demo_devices,
+)
 from app.services.explain_service import ExplainService
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_commands import InboxCommands
@@ -242,7 +246,8 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-async def _subscribe_demo_devices(context: AppContext) -> None:
+async def _equip_demo(context: AppContext) -> None:
+    await choose_instant_email(context.preferences)
     await subscribe_demo_devices(context.settings.sandbox_url, context.keyring, context.push)
 
 
@@ -254,7 +259,7 @@ async def run_api(settings: Settings) -> None:
             await seed_demo_users(database)
         finally:
             await database.close()
-    beside = _subscribe_demo_devices if settings.is_development else None
+    beside = _equip_demo if settings.is_development else None
     app = create_app(settings, beside=beside)
     await _serve(app, settings.api_host, settings.api_port)
 

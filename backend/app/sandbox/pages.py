@@ -34,6 +34,7 @@ _FOLDER = files("app.sandbox") / "static"
 _ASSETS = {
     "devices.css": "text/css",
     "devices.js": "text/javascript",
+    "events.js": "text/javascript",
     "mailbox.css": "text/css",
     "mailbox.js": "text/javascript",
     "shared.js": "text/javascript",

@@ -1,4 +1,4 @@
-"""Demo users of a development installation, and the devices of the first."""
+"""Demo users of a development installation, and what the first has: devices, instant email."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,8 +11,11 @@ import structlog
 from app.db.database import Database
 from app.errors import NotifyError
 from app.pipeline.keyring import Keyring
+from app.policy.kinds import DigestFrequency
+from app.schemas.preferences import UpdateGlobalPreferences
 from app.schemas.push import Subscribe
 from app.schemas.user import UpsertUser
+from app.services.preference_service import PreferenceService
 from app.services.push_service import PushService
 from app.services.user_service import UserService
 
@@ -21,6 +24,9 @@ log = structlog.get_logger()
 DEMO_SERVICE = "demo"
 DEMO_BROWSER: Final = {"platform": "web", "device_name": "Sandbox browser"}
 DEMO_PHONE: Final = {"platform": "android", "device_name": "Sandbox phone"}
+INSTANT_EMAIL: Final = UpdateGlobalPreferences.model_validate(
+    {"default_digest_frequency": DigestFrequency.INSTANT}
+)
 FIRST_PAUSE: Final = 0.5  # seconds until the sandbox is asked again, twice as long each time
 LONGEST_PAUSE: Final = 30.0
 
@@ -74,6 +80,16 @@ async def seed_demo_users(database: Database) -> None:
                 locale=user.locale,
             ),
         )
+
+
+async def choose_instant_email(preferences: PreferenceService) -> None:
+    """Have the first demo user emailed at once, so that emails are seen, until they choose."""
+    user_id = DEMO_USERS[0].id
+    try:
+        if (await preferences.listed(user_id)).of_all.updated_at is None:
+            await preferences.update_global(user_id, INSTANT_EMAIL)
+    except NotifyError as error:
+        log.debug("demo_email_not_chosen", error=type(error).__name__)
 
 
 async def subscribe_demo_devices(sandbox_url: str, keyring: Keyring, push: PushService) -> None:

@@ -15,12 +15,21 @@ from app.db.database import Database
 from app.load_settings import load_settings
 from app.pipeline.deliver import utc_now
 from app.pipeline.keyring import Keyring
-from app.policy.kinds import DeviceKind
+from app.policy.kinds import DeviceKind, DigestFrequency
+from app.policy.preferences import Preferences
 from app.sandbox.server import serving_sandbox
+from app.schemas.preferences import UpdateGlobalPreferences
 from app.schemas.push import Subscription
 from app.security.address_rules import AddressRules
 from app.security.outbound import Outbound
-from app.services.demo_service import DEMO_USERS, seed_demo_users, subscribe_demo_devices
+from app.services.choice_changes import ChoiceChanges
+from app.services.demo_service import (
+    DEMO_USERS,
+    choose_instant_email,
+    seed_demo_users,
+    subscribe_demo_devices,
+)
+from app.services.preference_service import PreferenceService
 from app.services.push_service import PushService
 from tests.stack import free_ports
 
@@ -62,6 +71,16 @@ async def demo(fresh_settings: Settings, tmp_path: Path) -> AsyncGenerator[Demo]
         yield Demo(Keyring(fresh_settings, database, utc_now), push, url)
 
 
+@pytest.fixture
+async def preferences(fresh_settings: Settings) -> AsyncGenerator[PreferenceService]:
+    async with AsyncExitStack() as stack:
+        database = Database(fresh_settings)
+        stack.push_async_callback(database.close)
+        await seed_demo_users(database)
+        changes = ChoiceChanges(database, lambda _: None, utc_now)
+        yield PreferenceService(database, changes, Preferences(), utc_now)
+
+
 async def test_the_first_demo_user_has_a_browser_and_a_phone(demo: Demo) -> None:
     await demo.start()
     phone, web = await demo.devices()
@@ -70,6 +89,20 @@ async def test_the_first_demo_user_has_a_browser_and_a_phone(demo: Demo) -> None
     async with httpx.AsyncClient(base_url=demo.url) as sandbox:
         browser = (await sandbox.get("/push/browsers/demo")).json()
     assert web.endpoint == browser["endpoint"]
+
+
+async def test_the_first_demo_user_is_emailed_at_once_until_they_choose(
+    preferences: PreferenceService,
+) -> None:
+    user_id = DEMO_USERS[0].id
+    await choose_instant_email(preferences)
+    chosen = (await preferences.listed(user_id)).of_all
+    assert chosen.default_digest_frequency == DigestFrequency.INSTANT
+    wanted = UpdateGlobalPreferences.model_validate({"default_digest_frequency": "weekly"})
+    await preferences.update_global(user_id, wanted)
+    await choose_instant_email(preferences)
+    chosen = (await preferences.listed(user_id)).of_all
+    assert chosen.default_digest_frequency == DigestFrequency.WEEKLY
 
 
 async def test_another_start_finds_them(demo: Demo) -> None:

@@ -135,6 +135,15 @@ export function Composer({ user }: { user: DemoUser }) {
       <div role="status">
         {outcome.status === "accepted" && <Receipt answer={outcome.answer} mailbox={mailbox} />}
       </div>
+      {mailbox && outcome.status !== "accepted" && (
+        <p className="composer__mailbox muted">
+          Emails stay on this machine.{" "}
+          <a href={mailbox} target="_blank" rel="noreferrer">
+            Open the sandbox mailbox
+            <ArrowIcon />
+          </a>
+        </p>
+      )}
     </form>
   );
 }

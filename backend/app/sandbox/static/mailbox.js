@@ -6,6 +6,8 @@ import {
   rowAfter, shortTime, showFaults, showPart, showRows, tableRow,
 } from "/static/shared.js";
 
+import { eventChip, showEvents } from "/static/events.js";
+
 const POLL_MS = 2000;
 const LONGEST_CHIP = 24;
 const PAGE_TITLE = "Sandbox mailbox";
@@ -19,6 +21,7 @@ let shown = [];
 let selectedId = null;
 let openedId = null;
 let preferredPart = "html";
+let openedMail = null;
 let lastFeed = null;
 
 function displayName(address) {
@@ -49,6 +52,8 @@ function marks(mail) {
   // Ids are too long to read here; the reader shows every tag.
   const chips = mail.tags.filter((tag) => tag.value.length <= LONGEST_CHIP).slice(0, 2).map((tag) =>
     element("span", { className: "chip", text: tag.value, title: `${tag.name}: ${tag.value}` }));
+  if (mail.via === "smtp") chips.unshift(element("span", { className: "chip", text: "SMTP" }));
+  if (mail.last_event) chips.push(eventChip(mail.last_event));
   if (mail.attempts > 1) {
     chips.unshift(element("span", {
       className: "chip repeat", text: `×${mail.attempts}`,
@@ -60,8 +65,9 @@ function marks(mail) {
 
 function showList(items) {
   showRows(list, items, (mail) => `row-${mail.id}`, row, (made, mail) => {
-    if (made.dataset.attempts === String(mail.attempts)) return;
-    made.dataset.attempts = mail.attempts;
+    const state = `${mail.attempts} ${mail.last_event}`;
+    if (made.dataset.state === state) return;
+    made.dataset.state = state;
     made.querySelector(".marks").replaceChildren(...marks(mail));
   });
   shown = items;
@@ -103,6 +109,7 @@ async function show(id) {
   }
   const mail = await response.json();
   if (openedId !== id) return;
+  openedMail = mail;
   $("nothing-selected").hidden = true;
   $("mail").hidden = false;
   $("subject").textContent = mail.subject || "(no subject)";
@@ -112,6 +119,9 @@ async function show(id) {
   $("mail-tags").hidden = mail.tags.length === 0;
   $("text").textContent = mail.text ?? "";
   $("headers").replaceChildren(...Object.entries(mail.headers).map(tableRow));
+  $("source").textContent = "";
+  $("tab-events").textContent = "Events";
+  showEvents(mail);
   const address = `/mails/${encodeURIComponent(id)}/html`;
   // replace() keeps the frame out of the history, so that Back leaves the mail.
   $("frame").contentWindow.location.replace(mail.html === null ? "about:blank" : address);
@@ -128,7 +138,7 @@ function envelope(mail) {
   if (mail.cc.length) lines.push(["Cc", mail.cc.join(", ")]);
   if (mail.bcc.length) lines.push(["Bcc", mail.bcc.join(", ")]);
   if (mail.reply_to.length) lines.push(["Reply to", mail.reply_to.join(", ")]);
-  lines.push(["Received", fullTime.format(new Date(mail.received_at))]);
+  lines.push(["Received", `${fullTime.format(new Date(mail.received_at))}${mail.via === "smtp" ? ", over SMTP" : ""}`]);
   if (mail.idempotency_key !== null) lines.push(["Key", mail.idempotency_key, "mono"]);
   if (mail.attempts > 1) lines.push(["Attempts", `asked for ${mail.attempts} times, stored once`, "repeat"]);
   return definitions(lines);
@@ -136,6 +146,7 @@ function envelope(mail) {
 
 function showNothing(title = "No mail selected", text = "") {
   openedId = null;
+  openedMail = null;
   $("mail").hidden = true;
   $("nothing-selected").hidden = false;
   $("nothing-title").textContent = title;
@@ -146,6 +157,16 @@ function showNothing(title = "No mail selected", text = "") {
 function choosePart(name) {
   showPart(name);
   $("html-tools").hidden = name !== "html";
+  if (name === "source" && openedMail) showSource(openedMail);
+}
+
+async function showSource(mail) {
+  const response = await fetch(`/mails/${encodeURIComponent(mail.id)}/source`).catch(() => null);
+  if (!response?.ok || openedId !== mail.id) return;
+  $("source").textContent = await response.text();
+  $("source-note").textContent = mail.via === "smtp"
+    ? "As it came over SMTP."
+    : "Written by the sandbox from the fields that Resend was given.";
 }
 
 // --- selection and address ---------------------------------------------------------------------
@@ -206,6 +227,7 @@ const poll = polling(async () => {
       lastFeed = { asked, etag: response.headers.get("etag") };
       showList(feed.items);
       showState(feed);
+      if (openedMail) showEvents(openedMail);
     }
     connection("live", "Live, all mail stays here");
   } catch {
@@ -238,6 +260,12 @@ $("narrow").addEventListener("click", ({ currentTarget: button }) => {
   const isNarrow = button.getAttribute("aria-pressed") !== "true";
   button.setAttribute("aria-pressed", String(isNarrow));
   $("part-html").toggleAttribute("data-narrow", isNarrow);
+});
+
+$("dark").addEventListener("click", ({ currentTarget: button }) => {
+  const isDark = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(isDark));
+  $("part-html").toggleAttribute("data-dark", isDark);
 });
 
 onPartChosen((name) => {
@@ -277,3 +305,7 @@ addEventListener("popstate", fromAddress);
 
 fromAddress();
 poll();
+fetch("/addresses").then((response) => response.json()).then(({ smtp }) => {
+  $("no-mail-smtp").hidden = smtp === null;
+  $("smtp").textContent = smtp;
+}).catch(() => {});
