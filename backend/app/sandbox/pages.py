@@ -3,7 +3,7 @@
 import re
 import secrets
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -15,6 +15,8 @@ from app.sandbox.resend import Webhooks
 from app.sandbox.resend.events import EventType
 
 MAX_SHOWN = 200
+
+Scheme = Literal["light", "dark"]
 
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -29,6 +31,9 @@ _MAIL_POLICY = (
     "frame-ancestors 'self'"
 )
 _LINKS_LEAVE_FRAME = '<base target="_blank">'
+_ASKED_SCHEME = re.compile(r"\(\s*prefers-color-scheme\s*:\s*(dark|light)\s*\)", re.IGNORECASE)
+_OWN_SCHEME = re.compile(r"(?<!prefers-)\bcolor-scheme\b", re.IGNORECASE)
+_ANSWERS = {True: "(min-width: 0)", False: "(max-width: 0)"}
 _BEFORE_CONTENT = re.compile(r"<head(\s[^>]*)?>|<html(\s[^>]*)?>|<!doctype[^>]*>", re.IGNORECASE)
 _FOLDER = files("app.sandbox") / "static"
 _ASSETS = {
@@ -94,12 +99,12 @@ def page_routes(
         )
 
     @router.get("/mails/{mail_id}/html")
-    async def mail_html(mail_id: str) -> Response:
+    async def mail_html(mail_id: str, scheme: Scheme | None = None) -> Response:
         mail = mailbox.find(mail_id)
         if mail is None or mail.html is None:
             raise NotFound("No mail with an HTML part has this id.")
         return Response(
-            framed(mail.html),
+            framed(mail.html, scheme),
             media_type="text/html",
             headers={"content-security-policy": _MAIL_POLICY.format(images_from=images_from)},
         )
@@ -130,10 +135,21 @@ def page_response(name: str) -> Response:
     )
 
 
-def framed(html: str) -> str:
-    """The mail's HTML with its links leading out of the frame it is shown in."""
+def framed(html: str, scheme: Scheme | None = None) -> str:
+    """The mail's HTML with its links leading out of the frame it is shown in.
+
+    Args:
+        html: as it was sent.
+        scheme: shows it as a mail program of that colour does, whatever the browser's is. Frames
+            take that from the browser alone, so the mail's own questions for it are answered here.
+    """
+    added = _LINKS_LEAVE_FRAME
+    if scheme is not None:
+        if scheme == "light" or _OWN_SCHEME.search(html):
+            added += f"<style>:root{{color-scheme:{scheme}!important}}</style>"
+        html = _ASKED_SCHEME.sub(lambda asked: _ANSWERS[asked[1].lower() == scheme], html)
     end = max((match.end() for match in _BEFORE_CONTENT.finditer(html[:4096])), default=0)
-    return html[:end] + _LINKS_LEAVE_FRAME + html[end:]
+    return html[:end] + added + html[end:]
 
 
 def _feed(mailbox: Mailbox, faults: Faults, webhooks: Webhooks, recipient: str) -> Feed:

@@ -462,6 +462,8 @@ class TestPage:
         for name in ("mailbox.css", "mailbox.js", "icon.svg"):
             assert f"/static/{name}" in page.text
             assert (await sandbox.get(f"/static/{name}")).status_code == 200
+        for name in ("events.js", "shared.js"):
+            assert (await sandbox.get(f"/static/{name}")).status_code == 200
         assert "http" not in page.text.replace("http-equiv", "")
         assert (await sandbox.get("/static/..%2fapp.py")).status_code == 404
 
@@ -478,6 +480,21 @@ class TestPage:
         assert framed.text == html.replace("en>", 'en><base target="_blank">', 1)
         text_only = (await send(sandbox, html=None)).json()["id"]
         assert (await sandbox.get(f"/mails/{text_only}/html")).status_code == 404
+
+    async def test_mails_are_shown_in_either_colour_scheme(
+        self, sandbox: httpx.AsyncClient
+    ) -> None:
+        html = "<style>@media (prefers-color-scheme:dark) and (width > 9px) {p{color:red}}</style>"
+        mail_id = (await send(sandbox, html=html)).json()["id"]
+        dark, light = [
+            (await sandbox.get(f"/mails/{mail_id}/html", params={"scheme": scheme})).text
+            for scheme in ("dark", "light")
+        ]
+        assert "@media (min-width: 0) and (width > 9px)" in dark
+        assert "@media (max-width: 0) and (width > 9px)" in light
+        assert ":root{color-scheme:light!important}" in light
+        refused = await sandbox.get(f"/mails/{mail_id}/html", params={"scheme": "sepia"})
+        assert refused.status_code == 422
 
     async def test_feed_answers_304_until_something_changes(
         self, sandbox: httpx.AsyncClient

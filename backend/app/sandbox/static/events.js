@@ -70,7 +70,7 @@ function event(item, at, unfolded) {
     type: "button", className: "quiet", text: "Repeat",
     title: "Post it again, under the same id", "aria-label": `Repeat ${NAMES[item.type]}`,
   });
-  repeat.addEventListener("click", () => post(`/webhooks/${encodeURIComponent(item.id)}/repeat`, null, "Repeated."));
+  repeat.addEventListener("click", () => post(`/webhooks/${encodeURIComponent(item.id)}/repeat`, null, `“${NAMES[item.type]}” is on its way again.`));
   const details = element("details", { "data-of": key },
     element("summary", { text: `${fate(item)}, ${plural(item.attempts.length, "attempt")}` }),
     ...item.attempts.map((attempt) => element("p", {
@@ -116,6 +116,6 @@ async function post(address, body, done) {
 for (const button of document.querySelectorAll("#event-buttons button")) {
   button.addEventListener("click", () => {
     const { event: type, bounce } = button.dataset;
-    post(`/mails/${encodeURIComponent(shownMail.id)}/events`, { type, ...(bounce && { bounce }) }, `${button.textContent}: told.`);
+    post(`/mails/${encodeURIComponent(shownMail.id)}/events`, { type, ...(bounce && { bounce }) }, `“${NAMES[type]}” is on its way.`);
   });
 }

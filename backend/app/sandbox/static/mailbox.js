@@ -122,10 +122,7 @@ async function show(id) {
   $("source").textContent = "";
   $("tab-events").textContent = "Events";
   showEvents(mail);
-  const address = `/mails/${encodeURIComponent(id)}/html`;
-  // replace() keeps the frame out of the history, so that Back leaves the mail.
-  $("frame").contentWindow.location.replace(mail.html === null ? "about:blank" : address);
-  $("open-html").href = address;
+  showFrame(mail);
   $("tab-html").disabled = mail.html === null;
   $("tab-text").disabled = mail.text === null;
   $("tab-headers").disabled = Object.keys(mail.headers).length === 0;
@@ -152,6 +149,19 @@ function showNothing(title = "No mail selected", text = "") {
   $("nothing-title").textContent = title;
   $("nothing-text").textContent = text;
   $("keys").hidden = text !== "";
+}
+
+function showFrame(mail) {
+  const address = `/mails/${encodeURIComponent(mail.id)}/html`;
+  const scheme = "dark" in $("part-html").dataset ? "dark" : "light";
+  // replace() keeps the frame out of the history, so that Back leaves the mail.
+  $("frame").contentWindow.location.replace(mail.html === null ? "about:blank" : `${address}?scheme=${scheme}`);
+  $("open-html").href = address;
+}
+
+function showDark(isDark) {
+  $("dark").setAttribute("aria-pressed", String(isDark));
+  $("part-html").toggleAttribute("data-dark", isDark);
 }
 
 function choosePart(name) {
@@ -263,9 +273,8 @@ $("narrow").addEventListener("click", ({ currentTarget: button }) => {
 });
 
 $("dark").addEventListener("click", ({ currentTarget: button }) => {
-  const isDark = button.getAttribute("aria-pressed") !== "true";
-  button.setAttribute("aria-pressed", String(isDark));
-  $("part-html").toggleAttribute("data-dark", isDark);
+  showDark(button.getAttribute("aria-pressed") !== "true");
+  if (openedMail) showFrame(openedMail);
 });
 
 onPartChosen((name) => {
@@ -303,6 +312,7 @@ document.addEventListener("keydown", (event) => {
 
 addEventListener("popstate", fromAddress);
 
+showDark(matchMedia("(prefers-color-scheme: dark)").matches);
 fromAddress();
 poll();
 fetch("/addresses").then((response) => response.json()).then(({ smtp }) => {
