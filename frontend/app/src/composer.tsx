@@ -138,7 +138,7 @@ export function Composer({ user }: { user: DemoUser }) {
       {mailbox && outcome.status !== "accepted" && (
         <p className="composer__mailbox muted">
           Emails stay on this machine.{" "}
-          <a href={mailbox} target="_blank" rel="noreferrer">
+          <a className="mailbox-link" href={mailbox} target="_blank" rel="noreferrer">
             Open the sandbox mailbox
             <ArrowIcon />
           </a>
@@ -170,7 +170,7 @@ function Receipt({ answer, mailbox }: { answer: Accepted; mailbox: string | unde
         </div>
       </dl>
       {mailbox && (
-        <a href={mailbox} target="_blank" rel="noreferrer">
+        <a className="mailbox-link" href={mailbox} target="_blank" rel="noreferrer">
           Open the sandbox mailbox
           <ArrowIcon />
         </a>

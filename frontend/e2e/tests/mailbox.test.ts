@@ -28,7 +28,11 @@ test("a mail is read in all its parts, and bounces at a click", async () => {
   await page.getByRole("button", { name: "Bounce, soft" }).click();
   const events = page.getByRole("list", { name: "What became of this mail" });
   await events.getByText("Transient, MailboxFull").waitFor();
-  assert.deepEqual(await events.locator("strong").allInnerTexts(), ["Sent", "Delivered", "Bounced"]);
+  assert.deepEqual(await events.locator("strong").allInnerTexts(), [
+    "Sent",
+    "Delivered",
+    "Bounced",
+  ]);
   const row = page.getByRole("option", { name: "A mail to read" });
   await row.getByText("Bounced").waitFor();
 });
