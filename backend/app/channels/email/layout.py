@@ -1,0 +1,96 @@
+"""The one layout of all letters: MJML for HTML, Jinja for what stands in it (REQ-014, REQ-015).
+
+`app/email_templates` holds the sources. MJML compiles them in less than a millisecond, so each
+process does it once as it starts: there is no generated file that could be stale or missing.
+"""
+
+import textwrap
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from mjml import mjml2html
+
+FOLDER: Final = Path(__file__).parents[2] / "email_templates"
+WIDTH: Final = 76  # characters of a line of plain text
+
+
+class Layout:
+    """The compiled templates; `layout()` gives the one of this process."""
+
+    def __init__(self) -> None:
+        self._html = _environment(
+            {path.stem: _compiled(path) for path in map(FOLDER.joinpath, LETTERS)}, escapes=True
+        )
+        self._text = _environment(
+            {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.txt")}, escapes=False
+        )
+        for name in self._html.list_templates():
+            self._html.get_template(name)
+            self._text.get_template(f"{name}.txt")
+
+    def html(self, name: str, values: dict[str, Any]) -> str:
+        """A letter's HTML; strings among the values are text and escaped.
+
+        Args:
+            name: `letter` or `digest`.
+        """
+        return self._html.get_template(name).render(values)
+
+    def text(self, name: str, values: dict[str, Any]) -> str:
+        """The same as plain text."""
+        return f"{self._text.get_template(f'{name}.txt').render(values).strip()}\n"
+
+
+LETTERS: Final = ("letter.mjml", "digest.mjml")
+
+
+@cache
+def layout() -> Layout:
+    """The layout, compiled at the first call.
+
+    Raises:
+        ValueError: a source is no MJML.
+        jinja2.TemplateSyntaxError: what it compiles to is no template.
+    """
+    return Layout()
+
+
+def wrapped(text: str, width: int = WIDTH, indent: str = "") -> str:
+    """The text in lines of that width, in characters; what has no spaces stays whole."""
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _compiled(path: Path) -> str:
+    html = mjml2html(
+        path.read_text("utf-8"),
+        disable_comments=True,
+        fonts={},  # none is loaded from elsewhere
+        include_loader=_included,
+    )
+    # A page has one main part, which is where those who use a screen reader jump to.
+    return html.replace('role="article"', 'role="main"')
+
+
+def _included(path: str) -> str:
+    return (FOLDER / path).read_text("utf-8")
+
+
+def _environment(sources: dict[str, str], *, escapes: bool) -> Environment:
+    environment = Environment(
+        loader=DictLoader(sources),
+        autoescape=escapes,  # noqa: S701 -- plain text has nothing to escape
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["wrapped"] = wrapped
+    return environment

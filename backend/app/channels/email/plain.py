@@ -1,0 +1,126 @@
+"""Writes safe HTML as plain text that reads well: marks for lists and quotes, links written out."""
+
+import re
+from html.parser import HTMLParser
+from typing import Final
+
+from app.channels.email.layout import WIDTH, wrapped
+
+SPACE: Final = re.compile(r"\s+")
+# Blocks with an empty line between them; those of a list, and rows, follow each other.
+APART: Final = frozenset(
+    {"p", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "ul", "ol", "table", "hr"}
+)
+TOGETHER: Final = frozenset({"li", "tr"})
+NARROWEST: Final = 20  # characters of a line, however deep it is indented
+
+
+def text_of(html: str) -> str:
+    """The text of safe HTML in lines of 76 characters, without an empty line at its ends."""
+    writer = _Writer()
+    writer.feed(html)
+    writer.close()
+    return writer.text()
+
+
+class _Writer(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+        self._words = ""  # of the block that is being read; a line break only where one is meant
+        self._indents: list[str] = []  # of what blocks there are within each other
+        self._mark = ""  # stands once in place of the innermost indent
+        self._numbers: list[int | None] = []  # of the next item of each list, None without numbers
+        self._links: list[tuple[str, int]] = []  # address, and where in the words its text begins
+        self._is_pre = False
+        self._is_apart = False
+        self._cells = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag in APART | TOGETHER:
+            self._end_block(is_apart=tag in APART and not (tag in ("ul", "ol") and self._numbers))
+        match tag:
+            case "br":
+                self._words += "\n"
+            case "hr":
+                self._words = "-" * 20
+                self._end_block(is_apart=True)
+            case "blockquote":
+                self._indents.append("> ")
+            case "pre":
+                self._is_pre = True
+            case "ul":
+                self._numbers.append(None)
+            case "ol":
+                start = values.get("start") or "1"
+                self._numbers.append(int(start) if start.lstrip("-").isdecimal() else 1)
+            case "li":
+                self._begin_item()
+            case "tr":
+                self._cells = 0
+            case "td" | "th":
+                self._words += " | " if self._cells else ""
+                self._cells += 1
+            case "a":
+                self._links.append((values.get("href") or "", len(self._words)))
+            case _:
+                pass
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "a" and self._links:
+            address, begin = self._links.pop()
+            said = self._words[begin:]
+            if address.removeprefix("mailto:") not in said:
+                self._words += f" <{address}>" if said.strip() else address
+        if tag not in APART | TOGETHER or tag == "hr":
+            return
+        is_inner_list = tag in ("ul", "ol") and len(self._numbers) > 1
+        self._end_block(is_apart=tag in APART and not is_inner_list)
+        match tag:
+            case "blockquote" | "li" if self._indents:
+                self._indents.pop()
+                self._mark = ""
+            case "pre":
+                self._is_pre = False
+            case "ul" | "ol" if self._numbers:
+                self._numbers.pop()
+            case _:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        self._words += data if self._is_pre else SPACE.sub(" ", data)
+
+    def text(self) -> str:
+        self._end_block(is_apart=False)
+        return "\n".join(self._lines).strip("\n")
+
+    def _begin_item(self) -> None:
+        number = self._numbers[-1] if self._numbers else None
+        mark = "- "
+        if number is not None:
+            mark = f"{number}. "
+            self._numbers[-1] = number + 1
+        self._mark = mark
+        self._indents.append(" " * len(mark))
+
+    def _end_block(self, *, is_apart: bool) -> None:
+        """Write what was read of a block, with an empty line before the next where it is apart."""
+        words, self._words, self._links = self._words, "", []
+        lines = words.strip("\n").split("\n") if self._is_pre else words.strip().split("\n")
+        if any(line.strip() for line in lines):
+            if self._is_apart and self._lines:
+                self._lines.append("".join(self._indents).rstrip() if not self._mark else "")
+            self._is_apart = False
+            self._write(lines)
+        self._is_apart |= is_apart
+
+    def _write(self, lines: list[str]) -> None:
+        for line in lines:
+            indent = "".join(self._indents)
+            width = max(WIDTH - len(indent), NARROWEST)
+            parts = [line] if self._is_pre else wrapped(line.strip(), width).split("\n")
+            for part in parts:
+                begin = f"{''.join(self._indents[:-1])}{self._mark}" if self._mark else indent
+                self._mark = ""
+                self._lines.append(f"{begin}{part}".rstrip())
