@@ -198,7 +198,9 @@ class Settings(BaseSettings):
     smtp_url: SmtpUrl | None = Field(
         None, description="`smtp://` or `smtps://` provider, alone or as Resend's fail-over."
     )
-    privacy_policy_url: str | None = Field(None, description="Link in every email.")
+    privacy_policy_url: str | None = Field(
+        None, description="Privacy policy that every email links to; unset: no such link."
+    )
     email_tracking: Literal["own", "provider", "off"] = Field(
         "own",
         description="Who notices opens and clicks of emails: our own pixel and links, the "
@@ -276,9 +278,9 @@ class Settings(BaseSettings):
             raise ValueError("must be an IANA timezone such as Europe/Berlin")
         return value
 
-    @field_validator("jwt_jwks_url")
+    @field_validator("jwt_jwks_url", "privacy_policy_url")
     @classmethod
-    def _jwks_url(cls, value: str | None) -> str | None:
+    def _whole_url(cls, value: str | None) -> str | None:
         # A slash at its end belongs to it: redirects are not followed.
         if value is not None:
             cls._http_url(value)

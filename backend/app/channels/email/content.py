@@ -22,6 +22,8 @@ MOST_HTML: Final = 60_000  # bytes; Gmail hides what is beyond 102 KB of a lette
 HEADING: Final = re.compile(r"<(/?)h([1-6])>")
 LINK: Final = re.compile(r'(<a href=")([^"]*)(")')
 TAG: Final = re.compile(r"<(/?)([a-z][a-z0-9]*)[^>]*>")
+TAG_OR_TEXT: Final = re.compile(r"(<[^>]+>)")
+LONG_WORD: Final = re.compile(r"[^\s&;]{16}(?=[^\s&;])")
 EMPTY: Final = re.compile(r"<(h[1-6]|a)(?: [^>]*)?>\s*</\1>")
 LONE_TAGS: Final = frozenset({"br", "hr"})
 LOWEST_HEADING: Final = 6
@@ -69,7 +71,7 @@ def styled(html: str, start: Literal["left", "right"]) -> str:
     Args:
         start: the side that its lines begin on.
     """
-    return _inliner().inline_fragment(html, _sheet(start)) if html else ""
+    return _inliner().inline_fragment(_breakable(html), _sheet(start)) if html else ""
 
 
 def fitting(html: str, start: Literal["left", "right"]) -> str:
@@ -97,6 +99,19 @@ def _below_the_title(html: str) -> str:
     return HEADING.sub(renumbered, html)
 
 
+def _breakable(html: str) -> str:
+    """The same, where long words in tables may be broken, so that a phone has room for them."""
+    if "<table>" not in html:
+        return html
+    depth, parts = 0, TAG_OR_TEXT.split(html)
+    for place, part in enumerate(parts):
+        if part in ("<table>", "</table>"):
+            depth += 1 if part == "<table>" else -1
+        elif depth and not part.startswith("<"):
+            parts[place] = LONG_WORD.sub(r"\g<0><wbr>", part)
+    return "".join(parts)
+
+
 def _beginning(html: str, most: int) -> str:
     depth = end = 0
     for found in TAG.finditer(html):
@@ -118,4 +133,6 @@ def _inliner() -> CSSInliner:
 
 @cache
 def _sheet(start: str) -> str:
-    return (FOLDER / "content.css").read_text("utf-8").replace("{{ start }}", start)
+    end = "right" if start == "left" else "left"
+    sheet = (FOLDER / "content.css").read_text("utf-8")
+    return sheet.replace("{{ start }}", start).replace("{{ end }}", end)

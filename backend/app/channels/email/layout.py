@@ -4,6 +4,7 @@
 process does it once as it starts: there is no generated file that could be stale or missing.
 """
 
+import re
 import textwrap
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,9 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from mjml import mjml2html
 
 FOLDER: Final = Path(__file__).parents[2] / "email_templates"
+LETTERS: Final = ("letter.mjml", "digest.mjml")
+INCLUDE: Final = re.compile(r'<mj-include path="([a-z]+\.mjml)" />')
+INDENT: Final = re.compile(r"\n\s+")
 WIDTH: Final = 76  # characters of a line of plain text
 
 
@@ -43,9 +47,6 @@ class Layout:
         return f"{self._text.get_template(f'{name}.txt').render(values).strip()}\n"
 
 
-LETTERS: Final = ("letter.mjml", "digest.mjml")
-
-
 @cache
 def layout() -> Layout:
     """The layout, compiled at the first call.
@@ -70,18 +71,13 @@ def wrapped(text: str, width: int = WIDTH, indent: str = "") -> str:
 
 
 def _compiled(path: Path) -> str:
-    html = mjml2html(
-        path.read_text("utf-8"),
-        disable_comments=True,
-        fonts={},  # none is loaded from elsewhere
-        include_loader=_included,
+    # What the compiler includes by itself forgets how wide the letter is.
+    source = INCLUDE.sub(
+        lambda found: (FOLDER / found[1]).read_text("utf-8"), path.read_text("utf-8")
     )
+    html = mjml2html(source, disable_comments=True, fonts={})  # no font is loaded from elsewhere
     # A page has one main part, which is where those who use a screen reader jump to.
-    return html.replace('role="article"', 'role="main"')
-
-
-def _included(path: str) -> str:
-    return (FOLDER / path).read_text("utf-8")
+    return INDENT.sub("\n", html.replace('role="article"', 'role="main"'))
 
 
 def _environment(sources: dict[str, str], *, escapes: bool) -> Environment:

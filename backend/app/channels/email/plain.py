@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import takewhile
 from typing import Final
 
 from app.channels.email.layout import WIDTH, wrapped
@@ -27,13 +28,14 @@ class _Writer(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self._lines: list[str] = []
-        self._words = ""  # of the block that is being read; a line break only where one is meant
+        self._words: list[str] = []  # of the block that is read; line breaks only where meant
         self._indents: list[str] = []  # of what blocks there are within each other
         self._mark = ""  # stands once in place of the innermost indent
         self._numbers: list[int | None] = []  # of the next item of each list, None without numbers
         self._links: list[tuple[str, int]] = []  # address, and where in the words its text begins
         self._is_pre = False
         self._is_apart = False
+        self._around: list[str] = []  # the indents of the line before
         self._cells = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -42,9 +44,9 @@ class _Writer(HTMLParser):
             self._end_block(is_apart=tag in APART and not (tag in ("ul", "ol") and self._numbers))
         match tag:
             case "br":
-                self._words += "\n"
+                self._words.append("\n")
             case "hr":
-                self._words = "-" * 20
+                self._words.append("-" * 20)
                 self._end_block(is_apart=True)
             case "blockquote":
                 self._indents.append("> ")
@@ -60,7 +62,7 @@ class _Writer(HTMLParser):
             case "tr":
                 self._cells = 0
             case "td" | "th":
-                self._words += " | " if self._cells else ""
+                self._words.append(" | " if self._cells else "")
                 self._cells += 1
             case "a":
                 self._links.append((values.get("href") or "", len(self._words)))
@@ -70,9 +72,9 @@ class _Writer(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "a" and self._links:
             address, begin = self._links.pop()
-            said = self._words[begin:]
+            said = "".join(self._words[begin:])
             if address.removeprefix("mailto:") not in said:
-                self._words += f" <{address}>" if said.strip() else address
+                self._words.append(f" <{address}>" if said.strip() else address)
         if tag not in APART | TOGETHER or tag == "hr":
             return
         is_inner_list = tag in ("ul", "ol") and len(self._numbers) > 1
@@ -89,7 +91,7 @@ class _Writer(HTMLParser):
                 pass
 
     def handle_data(self, data: str) -> None:
-        self._words += data if self._is_pre else SPACE.sub(" ", data)
+        self._words.append(data if self._is_pre else SPACE.sub(" ", data))
 
     def text(self) -> str:
         self._end_block(is_apart=False)
@@ -106,12 +108,16 @@ class _Writer(HTMLParser):
 
     def _end_block(self, *, is_apart: bool) -> None:
         """Write what was read of a block, with an empty line before the next where it is apart."""
-        words, self._words, self._links = self._words, "", []
+        words, self._words, self._links = "".join(self._words), [], []
         lines = words.strip("\n").split("\n") if self._is_pre else words.strip().split("\n")
         if any(line.strip() for line in lines):
             if self._is_apart and self._lines:
-                self._lines.append("".join(self._indents).rstrip() if not self._mark else "")
+                shared = takewhile(
+                    lambda pair: pair[0] == pair[1], zip(self._around, self._indents, strict=False)
+                )
+                self._lines.append("".join(indent for indent, _ in shared).rstrip())
             self._is_apart = False
+            self._around = self._indents.copy()
             self._write(lines)
         self._is_apart |= is_apart
 
