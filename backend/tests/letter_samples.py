@@ -63,12 +63,13 @@ Its text, with <b>bold</b> and <i>italic</i>, an address (<https://example.com/d
 
 def settings_of(**changes: Any) -> Settings:
     values: dict[str, Any] = {
+        "_env_file": None,
         "app_env": "production",
         "public_url": BASE,
         "privacy_policy_url": "https://example.com/privacy",
         "resend_from_name": "OmoiOS",
     }
-    return Settings(_env_file=None, **values | changes)
+    return Settings(**values | changes)
 
 
 def composer(**changes: Any) -> Composer:

@@ -84,11 +84,12 @@ class Composer:
         writing = writing_of(excerpt, claim.language, frame_of(phrases))
         shown = fitting(html, writing.start)
         button, *others = self._links_of(claim, phrases, links)
-        subject = subject_of(claim.texts.email_subject, claim.title)
+        kind = phrases(f"types.{type_}")
+        subject = subject_of(claim.texts.email_subject, claim.title, kind)
         values = self._frame(phrases, about, links) | {
             "subject": subject,
             "preheader": shortened(" ".join(excerpt.split()), LONGEST_PREHEADER),
-            "kind": phrases(f"types.{type_}"),
+            "kind": kind,
             "urgent": phrases("letter.urgent") if is_urgent else "",
             "title": Words(claim.title, writing_of(claim.title, claim.language, frame_of(phrases))),
             "content": Words(styled(with_links(shown, links.tracked), writing.start), writing),
@@ -96,9 +97,7 @@ class Composer:
             "rest": None,
             "button": button,
             "links": others,
-            "why": phrases("letter.why_urgent")
-            if is_urgent
-            else phrases("letter.why", type=phrases(f"types.{type_}")),
+            "why": phrases("letter.why_urgent") if is_urgent else phrases("letter.why", type=kind),
         }
         if shown != html:
             own = own_address(claim, self._base_url)

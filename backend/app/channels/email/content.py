@@ -43,7 +43,7 @@ class Content:
         # What a tooltip says is read to nobody, and `rel` means nothing here.
         self._cleaner = nh3.Cleaner(
             tags=ALLOWED_TAGS,
-            attributes={"a": {"href"}, "ol": {"start"}},
+            attributes={"*": set(), "a": {"href"}, "ol": {"start"}},
             attribute_filter=with_address,
             url_schemes=ALLOWED_SCHEMES,
             link_rel=None,

@@ -58,16 +58,9 @@ def layout() -> Layout:
     return Layout()
 
 
-def wrapped(text: str, width: int = WIDTH, indent: str = "") -> str:
+def wrapped(text: str, width: int = WIDTH) -> str:
     """The text in lines of that width, in characters; what has no spaces stays whole."""
-    return textwrap.fill(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _compiled(path: Path) -> str:

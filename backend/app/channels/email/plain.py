@@ -30,7 +30,7 @@ class _Writer(HTMLParser):
         self._lines: list[str] = []
         self._words: list[str] = []  # of the block that is read; line breaks only where meant
         self._indents: list[str] = []  # of what blocks there are within each other
-        self._mark = ""  # stands once in place of the innermost indent
+        self._marks: dict[int, str] = {}  # stand once in place of the indent at that depth
         self._numbers: list[int | None] = []  # of the next item of each list, None without numbers
         self._links: list[tuple[str, int]] = []  # address, and where in the words its text begins
         self._is_pre = False
@@ -82,7 +82,7 @@ class _Writer(HTMLParser):
         match tag:
             case "blockquote" | "li" if self._indents:
                 self._indents.pop()
-                self._mark = ""
+                self._marks.pop(len(self._indents), None)
             case "pre":
                 self._is_pre = False
             case "ul" | "ol" if self._numbers:
@@ -103,7 +103,7 @@ class _Writer(HTMLParser):
         if number is not None:
             mark = f"{number}. "
             self._numbers[-1] = number + 1
-        self._mark = mark
+        self._marks[len(self._indents)] = mark
         self._indents.append(" " * len(mark))
 
     def _end_block(self, *, is_apart: bool) -> None:
@@ -122,11 +122,8 @@ class _Writer(HTMLParser):
         self._is_apart |= is_apart
 
     def _write(self, lines: list[str]) -> None:
+        width = max(WIDTH - sum(map(len, self._indents)), NARROWEST)
         for line in lines:
-            indent = "".join(self._indents)
-            width = max(WIDTH - len(indent), NARROWEST)
-            parts = [line] if self._is_pre else wrapped(line.strip(), width).split("\n")
-            for part in parts:
-                begin = f"{''.join(self._indents[:-1])}{self._mark}" if self._mark else indent
-                self._mark = ""
-                self._lines.append(f"{begin}{part}".rstrip())
+            for part in [line] if self._is_pre else wrapped(line.strip(), width).split("\n"):
+                begin = (self._marks.pop(*at) for at in enumerate(self._indents))
+                self._lines.append(f"{''.join(begin)}{part}".rstrip())
