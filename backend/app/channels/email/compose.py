@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from markupsafe import Markup
-
 from app.channels.base import Claim
 from app.channels.email.content import Content, fitting, styled, with_links
 from app.channels.email.digest import Digest
@@ -41,15 +39,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text in a letter, and how it is written."""
+    """A text in a letter, or prepared HTML, and how it is written."""
 
     text: str
     writing: Writing
-
-    @property
-    def html(self) -> Markup:
-        """The text as the safe HTML that it is."""
-        return Markup(self.text)  # noqa: S704 -- only asked of prepared HTML
 
 
 class Composer:
