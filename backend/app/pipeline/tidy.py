@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from app.channels.email import requests
 from app.db.database import Database
 from app.pipeline.deliver import Clock
 from app.pipeline.idempotency import forget_expired
@@ -14,28 +15,39 @@ class Tidier:
     Args:
         keyring: holds the VAPID keys.
         rotation: how long a VAPID key is offered before another takes its place.
+        retention: how long the links of emails lead somewhere.
         clock: the present instant.
     """
 
     def __init__(
-        self, database: Database, keyring: Keyring, rotation: timedelta, clock: Clock
+        self,
+        database: Database,
+        keyring: Keyring,
+        rotation: timedelta,
+        retention: timedelta,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._keyring = keyring
         self._rotation = rotation
+        self._retention = retention
         self._clock = clock
 
     async def tidy(self) -> int:
-        """Delete idempotency keys whose day is over, and see to the VAPID keys (SEC-003).
+        """Delete idempotency keys whose day is over, and emails' requests that are settled.
+
+        Sees to the VAPID keys too (SEC-003).
 
         Returns:
-            How many were deleted.
+            How many idempotency keys were deleted.
 
         Raises:
             Unavailable: PostgreSQL is away; the next time does it.
         """
         async with self._database.group_as_service() as driver:
             forgotten = await forget_expired(driver, self._clock())
+        now = self._clock()
+        await requests.tidy(self._database, now, links_since=now - self._retention)
         await self._keyring.rotate_when_older_than(self._rotation)
         await self._keyring.retire()
         return forgotten

@@ -9,14 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-import httpx
 import structlog
 from taskiq.receiver import Receiver
 
 from app.channels.base import ChannelSender
 from app.channels.email.channel import EmailChannel
-from app.channels.email.compose import Composer
-from app.channels.email.resend import ResendMailer
 from app.channels.in_app import InAppChannel
 from app.collector import leave_startup_alone
 from app.config import Settings
@@ -48,9 +45,8 @@ from app.ratelimit.user_limits import UserLimits
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.security.address_rules import AddressRules
-from app.security.authorities import public_authorities
-from app.security.email_tokens import EmailTokens
 from app.security.outbound import Outbound
+from app.worker.mail import open_mail
 from app.worker.push import open_push
 
 log = structlog.get_logger()
@@ -83,21 +79,14 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
     database = Database(settings)
     redis = redis_client(settings)
     broker = StreamBroker(redis_url(settings))
-    # No channel waits for a connection that another's provider holds.
-    connections = settings.delivery_slots * len(Channel)
-    client = httpx.AsyncClient(
-        verify=public_authorities(),
-        limits=httpx.Limits(max_connections=connections),
-        follow_redirects=False,
-    )
     audience = Audience(Defaults.from_settings(settings))
     limits = audience.defaults.limits
     keyring = Keyring(settings, database, clock)
     try:
         async with (
-            client,
             Outbound(AddressRules.from_settings(settings)) as outbound,
             open_push(settings, database, keyring, clock) as push,
+            open_mail(settings, database, clock) as mail,
             Announcer(Backplane(redis), StreamDoorbell(broker)) as announcer,
             Recorder(database, retry_policy(settings), clock) as recorder,
         ):
@@ -111,9 +100,8 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                 ),
                 push.channel,
             ]
-            if settings.email_configured:
-                composer = Composer(settings, EmailTokens(settings.encryption_keys))
-                channels.append(EmailChannel(composer, ResendMailer(settings, client)))
+            if mail is not None:
+                channels.append(EmailChannel(mail.composer, mail.mailer))
             admission = UserLimits(database, limits, RedisLines(redis, limits))
             reconsiderer = Reconsiderer(database, audience, admission)
             deliverer = Deliverer(settings, database, channels, reconsiderer, recorder, clock)
@@ -128,7 +116,8 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                 interval=settings.sweep_interval_seconds,
             )
             rotation = timedelta(days=settings.vapid_rotation_days)
-            tidier = Tidier(database, keyring, rotation, clock)
+            retention = timedelta(days=settings.notification_retention_days)
+            tidier = Tidier(database, keyring, rotation, retention, clock)
             yield Worker(
                 deliverer, expander, expirer, sweeper, callbacks, push.closings, tidier, broker
             )

@@ -200,7 +200,7 @@ class TestTidying:
             key=f"{key}-old",
         )
         keyring = Keyring(api.settings, api.database, utc_now)
-        tidier = Tidier(api.database, keyring, timedelta(days=30), utc_now)
+        tidier = Tidier(api.database, keyring, timedelta(days=30), timedelta(days=90), utc_now)
         assert await tidier.tidy() >= 1
         left = await api.rows(
             "SELECT key FROM idempotency_keys WHERE key LIKE :key", key=f"{key}-%"

@@ -50,7 +50,7 @@ class Ring:
         return Keyring(changed, self.database, self.clock)
 
     async def tidy(self, keyring: Keyring | None = None) -> None:
-        await Tidier(self.database, keyring or self.process(), MONTH, self.clock).tidy()
+        await Tidier(self.database, keyring or self.process(), MONTH, 3 * MONTH, self.clock).tidy()
 
     async def rows(self, query: str, **parameters: object) -> Sequence[Any]:
         async with self.database.as_service() as connection:

@@ -8,15 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
 from app.channels.base import Retry, Sent
 from app.channels.email.channel import EmailChannel
-from app.channels.email.compose import Composer
-from app.channels.email.resend import ResendMailer
 from app.config import Settings
 from app.db.database import Database
 from app.pipeline.commit import GroupCommit
@@ -33,9 +30,9 @@ from app.ratelimit.queue_bound import QueueBound
 from app.ratelimit.redis_lines import PATIENCE, RedisLines, key_of
 from app.ratelimit.user_limits import SOON, Ask, UserLimits
 from app.realtime.connection import connect, redis_client, redis_url
-from app.security.email_tokens import EmailTokens
 from app.services.cancel_service import CancelService
 from app.services.inbox_changes import InboxChanges
+from app.worker.mail import open_mail
 from app.worker.main import open_worker
 from faults.proxy import Proxy
 from tests.integration import test_pipeline, test_push_queue
@@ -359,10 +356,11 @@ async def test_critical_passes_every_limit_and_uses_up_none(pushes: Pushes, stag
     async with (
         QueueBound(settings.notification_queue_size, stage.database, stage.clock) as bound,
         GroupCommit(stage.database, stage.announcer, audience, bound) as groups,
-        httpx.AsyncClient() as client,
+        open_mail(settings, stage.database, stage.clock) as mail,
         Recorder(stage.database, retry_policy(settings), stage.clock) as recorder,
         redis_client(settings) as redis,
     ):
+        assert mail is not None
         limits = UserLimits(
             stage.database, audience.defaults.limits, RedisLines(redis, audience.defaults.limits)
         )
@@ -371,10 +369,7 @@ async def test_critical_passes_every_limit_and_uses_up_none(pushes: Pushes, stag
             stage.database,
             [
                 pushes.sender,
-                EmailChannel(
-                    Composer(settings, EmailTokens(settings.encryption_keys)),
-                    ResendMailer(settings, client),
-                ),
+                EmailChannel(mail.composer, mail.mailer),
             ],
             Reconsiderer(stage.database, audience, limits),
             recorder,
