@@ -34,8 +34,9 @@ class _LetterPolicy(EmailPolicy):
         return line.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
 
 
-# Seven bits everywhere, so that any server takes it.
-_POLICY = _LetterPolicy(linesep=SMTP.linesep, cte_type="7bit")
+# Seven bits everywhere, so that any server takes it; encoded words on lines as short as they must
+# be (RFC 2047, 2).
+_POLICY = _LetterPolicy(linesep=SMTP.linesep, cte_type="7bit", max_line_length=76)
 
 
 def reachable(address: str) -> str | Failed:
