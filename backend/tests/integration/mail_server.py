@@ -27,7 +27,7 @@ class Received:
 
     @property
     def message(self) -> EmailMessage:
-        return cast("EmailMessage", message_from_bytes(self.raw, policy=PLAIN))
+        return message_from_bytes(self.raw, policy=PLAIN)
 
 
 @dataclass

@@ -210,7 +210,7 @@ async def test_no_password_goes_to_another_machine_in_the_clear(
 
         async def elsewhere(protocol: Any, **options: Any) -> Any:
             assert options["host"] == "mail.example"
-            return await connect(protocol, **{**options, "host": "127.0.0.1"})
+            return await connect(protocol, "127.0.0.1", options["port"])
 
         monkeypatch.setattr(loop, "create_connection", elsewhere, raising=False)
         address = f"smtp://notify:p%3Aw%40d@mail.example:{server.port}"

@@ -5,7 +5,6 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import SMTP as PLAIN
 from email.utils import getaddresses
-from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -45,7 +44,7 @@ def parsed(written: Letter, name: str = "Notify") -> EmailMessage:
     to = reachable(good.to)
     assert isinstance(to, str)
     message = message_of(good, to=to, from_name=name, from_address="no@example.com", at=NOW)
-    return cast("EmailMessage", message_from_bytes(message.as_bytes(), policy=PLAIN))
+    return message_from_bytes(message.as_bytes(), policy=PLAIN)
 
 
 HEADERS = [
