@@ -63,8 +63,27 @@ async def worker_mid_send(trial: Trial) -> None:
 async def worker_after_answer(trial: Trial) -> None:
     """The provider has answered, and nothing of it is recorded; afterwards nobody calls."""
     await trial.lab.fail_provider({"kind": "delay", "seconds": 1.5})
-    await trial.caller.create_many(80)
-    await trial.arrived(80)
+    await trial.caller.create_many(40)
+    await _killed_before_recording(trial, 40)
+
+
+async def worker_after_batch(trial: Trial) -> None:
+    """The same with batches, which a provider gets that takes few requests."""
+    few = {"kind": "rate_limit", "requests_per_second": 2}
+    await trial.lab.fail_provider(few)
+    await trial.caller.create(priority="high")
+    await trial.ended()
+    await trial.lab.fail_provider(few, {"kind": "delay", "seconds": 1.5})
+    await asyncio.gather(*(trial.caller.create(priority="high") for _ in range(60)))
+    await _killed_before_recording(trial, 60)
+    await trial.ended()
+    requests = await trial.own_requests()
+    again = {item for item, (key, count) in requests.items() if key != item and count > 1}
+    assert len(again) > 1, "no batch was sent again"
+
+
+async def _killed_before_recording(trial: Trial, number: int) -> None:
+    await trial.arrived(number)
     async with trial.lab.holding("notification_deliveries", trial.users):
         await trial.lab.blocked()
         await trial.lab.stack.kill(WORKER)
@@ -177,6 +196,7 @@ SCENARIOS = (
         "worker killed -9 after the provider's answer, before recording it, then silence",
         worker_after_answer,
     ),
+    Scenario("worker-after-batch", "the same, with batches of mails", worker_after_batch),
     Scenario("gateway-under-load", "gateway killed -9 twice under load", gateway_under_load),
     Scenario("api-before-commit", "API killed -9 while its transaction waits", api_before_commit),
     Scenario(

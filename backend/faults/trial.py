@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from faults.books import Books
@@ -29,6 +30,13 @@ SETTLE_SECONDS = 45
 LONGEST_SECONDS = 150
 READ_TRIES = 10
 PAGE = 100
+
+# The key of the request that each delivery is in: its own, or a batch's.
+KEYS = text("""
+    SELECT d.id, l.request_id FROM notification_deliveries d
+    JOIN email_request_letters l ON l.letter_id = d.id
+    WHERE d.user_id = ANY(CAST(:users AS uuid[]))
+""")
 
 
 @dataclass
@@ -59,11 +67,16 @@ class Trial:
             while len(await self.own_requests()) < number:
                 await asyncio.sleep(0.02)
 
-    async def own_requests(self) -> dict[str, tuple[int, int]]:
-        """Requests and mails of each of these users' deliveries."""
-        books, requests = await self.books(), await self.lab.requests()
-        keys = {str(row["id"]) for row in books.deliveries}
-        return {key: counted for key, counted in requests.items() if key in keys}
+    async def own_requests(self) -> dict[UUID, tuple[UUID, int]]:
+        """Of each of these users' deliveries that the provider has seen: key and requests."""
+        async with self.lab.sql() as connection:
+            keys = (await connection.execute(KEYS, {"users": list(self.users)})).all()
+        requests = await self.lab.requests()
+        return {
+            row.id: (row.request_id, requests[str(row.request_id)][0])
+            for row in keys
+            if str(row.request_id) in requests
+        }
 
     async def books(self) -> Books:
         """What is written about these users."""
@@ -229,7 +242,7 @@ async def _judged(
         problems.append(f"{ghosts} mails belong to nothing that is stored")
     if unexpected := {r: n for r, n in books.dead.items() if r not in scenario.may_die}:
         problems.append(f"deliveries died: {unexpected}")
-    second_mails = sum(max(0, mails - 1) for _, mails in requests.values())
+    second_mails = sum(max(0, mailed[item] - 1) for item in by_email)
     shown_again = sum(count - 1 for s in sessions for count in s.shown.values())
     if second_mails:
         problems.append(f"{second_mails} mails are second ones")
@@ -246,7 +259,7 @@ async def _judged(
         ),
         dead=books.dead,
         duplicates=second_mails + shown_again,
-        repeats=sum(max(0, requests - 1) for requests, _ in requests.values()),
+        repeats=sum(count - 1 for count in dict(requests.values()).values()),
         refused=ledger.refused.total(),
         unanswered=ledger.unanswered,
         problems=tuple(problems),

@@ -20,7 +20,13 @@ async def lab() -> AsyncGenerator[Lab]:
 
 @pytest.mark.parametrize(
     "name",
-    ["worker-mid-send", "valkey-killed", "reads-flushed"],
+    [
+        "worker-mid-send",
+        "worker-after-answer",
+        "worker-after-batch",
+        "valkey-killed",
+        "reads-flushed",
+    ],
 )
 async def test_what_was_accepted_arrives(lab: Lab, name: str) -> None:
     report = await conduct(SCENARIOS[name], lab, seed=1)

@@ -44,6 +44,7 @@ class Gathering:
         allowance: of the provider that they are for.
         hand_on: starts sending letters, in one request or as few as it takes.
         ticks: seconds that never go back.
+        has_other: whether another provider takes letters that this one refuses.
     """
 
     def __init__(
@@ -51,7 +52,10 @@ class Gathering:
         allowance: Allowance,
         hand_on: Callable[[list[Waiting]], object],
         ticks: Callable[[], float],
+        *,
+        has_other: bool,
     ) -> None:
+        self._has_other = has_other
         self._allowance = allowance
         self._hand_on = hand_on
         self._ticks = ticks
@@ -76,8 +80,9 @@ class Gathering:
 
     @property
     def _goes_at_once(self) -> bool:
-        # While it refuses there is nothing to wait for: the letters go elsewhere, or back.
-        return self._allowance.refuses or self._allowance.has_plenty_for(len(self._waiting))
+        if self._allowance.refuses:
+            return self._has_other
+        return self._allowance.has_plenty_for(len(self._waiting))
 
     async def _linger(self) -> None:
         over = self._waiting[0].since + LINGER

@@ -82,7 +82,9 @@ class ProviderMailer:
             for provider in providers
             for is_critical in (False, True)
         }
-        self._gathering = Gathering(providers[0].allowance, self._start, ticks)
+        self._gathering = Gathering(
+            providers[0].allowance, self._start, ticks, has_other=len(providers) > 1
+        )
         self._inside: set[UUID] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._repeating: dict[UUID, asyncio.Task[Answer]] = {}

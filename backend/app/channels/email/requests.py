@@ -163,8 +163,10 @@ class RequestStore:
         async with self._database.group_as_service() as driver:
             letters = {row["letter_id"]: row for row in await driver.fetch(FIND, letter_ids)}
             wanted = {row["request_id"] for row in letters.values()}
-            rows = await driver.fetch(READ, list(wanted)) if wanted else []
-            requests = {row["id"]: row for row in rows}
+            # Few letters are in one.
+            requests = (
+                {row["id"]: row for row in await driver.fetch(READ, list(wanted))} if wanted else {}
+            )
         found: list[OpenRequest | None] = []
         for letter_id in letter_ids:
             letter = letters.get(letter_id)
