@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
@@ -61,7 +62,12 @@ def _check_postgres_url(value: str) -> None:
 
 
 def _check_smtp_url(value: str) -> None:
-    if not value.startswith(("smtp://", "smtps://")):
+    try:
+        parts = urlsplit(value)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or not value.startswith(("smtp://", "smtps://")):
         raise ValueError("must be an smtp:// or smtps:// address")
 
 

@@ -55,7 +55,7 @@ async def worker_mid_send(trial: Trial) -> None:
     """The provider has the requests and has not answered; afterwards nobody calls."""
     await trial.lab.fail_provider({"kind": "hang", "seconds": 60})
     await trial.caller.create_many(100)
-    await trial.arrived(50)
+    await trial.arrived(20)
     await trial.lab.stack.kill(WORKER)
     await trial.lab.mend()
 

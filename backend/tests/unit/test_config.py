@@ -78,6 +78,8 @@ def test_defaults_are_the_requirements_own() -> None:
         ("REDIS_URL", "http://somewhere"),
         ("REDIS_URL", "redis-cluster://somewhere"),
         ("SMTP_URL", "mail.example.com"),
+        ("SMTP_URL", "smtp://user:secret@:587"),
+        ("SMTP_URL", "smtps://user:secret@mail.example.com:none"),
         ("RESEND_API_URL", "api.resend.com"),
         ("VAPID_SUBJECT", "admin@example.com"),
         ("JWT_JWKS_URL", "issuer.example/jwks"),

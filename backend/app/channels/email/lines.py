@@ -59,14 +59,15 @@ def display_name(name: str) -> str:
 
 def mailbox(name: str, address: str) -> str:
     """`Name <address>`, the name quoted where it has to be; letters of any script stay."""
-    shown = display_name(name)
+    shown, address = display_name(name), one_line(address)
     if shown.isascii():
         return formataddr((shown, address))
     if re.search(r'[][()@,:;.\\"]', shown):
         shown = '"' + re.sub(r'([\\"])', r"\\\1", shown) + '"'
-    return str(f"{shown} <{address}>")
+    return f"{shown} <{address}>"
 
 
 def sender(name: str, address: str) -> Address:
     """The same for a header of the standard library, which encodes it."""
-    return Address(display_name=display_name(name), addr_spec=address)
+    user, _, domain = address.rpartition("@")
+    return Address(display_name=display_name(name), username=user, domain=domain)

@@ -28,6 +28,7 @@ from pydantic import SecretStr
 from app.channels.base import Failed, Retry
 from app.channels.email.allowance import Allowance
 from app.channels.email.letter import Letter
+from app.channels.email.lines import one_line
 from app.channels.email.mime import message_id, message_of, reachable
 from app.channels.email.provider import Answer, Fault, Parcel, Refused, Taken, Unknown
 from app.config import Settings
@@ -100,7 +101,7 @@ class SmtpProvider:
         self._password = unquote(url.password or "")
         self._tls = tls or public_authorities()
         self._from_name = settings.resend_from_name
-        self._from_address = settings.resend_from_email
+        self._from_address = one_line(settings.resend_from_email)
         self._seconds = settings.provider_timeout_seconds
         self._clock = clock
         self._idle: list[_Connection] = []
