@@ -7,13 +7,14 @@ from time import perf_counter, time
 from typing import Any
 
 from bench.create import broken_promises, create_requests, lateness
-from bench.load import HttpClient, open_loop
-from bench.report import Result, at_most, latency_rows
+from bench.load import HttpClient, open_loop, send_all
+from bench.report import Result, Row, at_most, latency_rows
 from bench.stack import Stack
 from bench.usage import start_counting
 
 RATE = 20
 SECONDS = 10
+BURST = 1_000
 CONNECTIONS = 8
 ACCEPT_WITHIN = 15.0
 MAILS_PATH = "/mails?limit=10000"
@@ -59,7 +60,31 @@ async def measure(stack: Stack) -> Result:
         required=REQUIRED_P95,
         aim=AIM_P95,
     )
+    result.rows.append(await _measure_burst(stack, result))
     return result
+
+
+async def _measure_burst(stack: Stack, result: Result) -> Row:
+    """Create many at once, and see how fast the provider has all of them."""
+    users = await stack.users(BURST)
+    calls = list(islice(create_requests(stack, users, send_email=True), BURST))
+    async with (
+        HttpClient(stack.settings.api_port, connections=CONNECTIONS) as client,
+        HttpClient(stack.settings.sandbox_port, connections=1) as sandbox,
+    ):
+        await sandbox.request("DELETE", "/mails", {})
+        before = (await sandbox.request("GET", "/arrivals", {})).json()["requests"]
+        began = time()
+        await send_all(client, calls, hoped_for=202)
+        mails = await _wait_for_mails(sandbox, BURST)
+        after = (await sandbox.request("GET", "/arrivals", {})).json()["requests"]
+    if len(mails) != BURST:
+        result.failures.append(f"{len(mails)} of {BURST} mails of a burst were accepted in time")
+    last = max(
+        (datetime.fromisoformat(mail["received_at"]).timestamp() for mail in mails), default=0
+    )
+    result.notes.append(f"a burst of {BURST:,} took {after - before} requests")
+    return Row("mails of a burst accepted", len(mails) / max(0.001, last - began), "/s")
 
 
 async def _wait_for_mails(sandbox: HttpClient, count: int) -> list[dict[str, Any]]:
