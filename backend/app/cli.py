@@ -189,11 +189,12 @@ def _store_user(user_id: UUID, fields: dict[str, str | None]) -> None:
 
     async def store(settings: Settings) -> None:
         from app.db.database import Database  # noqa: PLC0415
+        from app.pipeline.decide import Defaults  # noqa: PLC0415
         from app.services.user_service import UserService  # noqa: PLC0415
 
         database = Database(settings)
         try:
-            await UserService(database).upsert(user_id, wanted)
+            await UserService(database, Defaults.from_settings(settings)).upsert(user_id, wanted)
         finally:
             await database.close()
 

@@ -120,7 +120,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         fcm = await stack.enter_async_context(open_fcm(settings, clock))
         validate = None if fcm is None else fcm.validate
         push = PushService(database, keys, outbound, validate, announcer.announce, clock)
-        choices = ChoiceChanges(database, announcer.announce, clock)
+        choices = ChoiceChanges(database, defaults, announcer.announce, clock)
         gateway = Gateway(settings, tokens, inbox, commands=commands.by_type())
         await stack.enter_async_context(gateway.running(backplane))
         yield AppContext(
@@ -136,7 +136,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             changes=changes,
             actions=actions,
             callbacks=CallbackService(database, Cipher(keys), rules, clock),
-            users=UserService(database, clock),
+            users=UserService(database, defaults, clock),
             preferences=PreferenceService(database, choices, defaults.preferences, clock),
             user_settings=SettingsService(database, choices, clock),
             dead_letters=DeadLetterService(settings, database, announcer.announce, clock),
@@ -256,7 +256,7 @@ async def run_api(settings: Settings) -> None:
     if settings.is_development:
         database = Database(settings)
         try:
-            await seed_demo_users(database)
+            await seed_demo_users(database, Defaults.from_settings(settings))
         finally:
             await database.close()
     beside = _equip_demo if settings.is_development else None

@@ -205,6 +205,11 @@ class Delivery(Base):
             postgresql_where=text("status = 'pending' AND digest_slot IS NOT NULL"),
         ),
         Index(
+            "idx_notification_deliveries_parked",
+            "user_id",
+            postgresql_where=text("status = 'pending' AND digest_slot IS NOT NULL"),
+        ),
+        Index(
             "idx_notification_deliveries_unseen",
             "user_id",
             postgresql_where=text("channel = 'in_app' AND status = 'sent'"),

@@ -7,7 +7,6 @@ token may record an outcome.
 
 # ruff: noqa: S608 -- composed of nothing but the constants below
 
-import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from app.channels.callback import Call, CallbackSender, Completed, Verdict
 from app.config import Settings
 from app.db.database import Database, dumps
 from app.pipeline.deliver import Clock
-from app.pipeline.sweep import DRAIN_SECONDS, SHORTEST_SLEEP, repeat
+from app.pipeline.leased import LeaseSweeper
 from app.pipeline.track import retry_policy
 from app.policy.kinds import Reason
 from app.policy.retry import RetryPolicy
@@ -229,72 +228,10 @@ def callback_queue(
     return CallbackQueue(settings, database, sender, retry_policy(settings), clock)
 
 
-class CallbackSweeper:
+def callback_sweeper(queue: CallbackQueue, clock: Clock, *, interval: float) -> LeaseSweeper[Call]:
     """Posts the calls that are due, for as long as the worker runs.
 
     Args:
         interval: longest sleep, in seconds.
-        drain: seconds that calls have to finish once the worker is to stop.
     """
-
-    def __init__(
-        self,
-        queue: CallbackQueue,
-        clock: Clock,
-        *,
-        interval: float,
-        drain: float = DRAIN_SECONDS,
-    ) -> None:
-        self._queue = queue
-        self._clock = clock
-        self._interval = interval
-        self._drain = drain
-        self._in_flight: set[asyncio.Task[None]] = set()
-        self._has_room = asyncio.Event()
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Sweep until `stopping` is set, then finish what is in flight or leave it to its lease."""
-        await repeat(self.look, stopping, self._has_room)
-        try:
-            async with asyncio.timeout(self._drain):
-                await self.settle()
-        except TimeoutError:
-            late = list(self._in_flight)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-    async def settle(self) -> None:
-        """Wait until the calls that are being made have their outcomes recorded."""
-        while self._in_flight:
-            await asyncio.wait(self._in_flight)
-
-    async def look(self) -> float:
-        """Start posting what is due and has room; returns the seconds until the next look."""
-        self._has_room.clear()
-        room = CALLS_AT_ONCE - len(self._in_flight)
-        if not room:
-            return self._interval
-        due = await self._queue.next_due()
-        if due is None:
-            return self._interval
-        if (left := (due - self._clock()).total_seconds()) > 0:
-            return min(self._interval, max(SHORTEST_SLEEP, left))
-        for call in await self._queue.lease_due(room):
-            task = asyncio.create_task(self._post(call))
-            self._in_flight.add(task)
-            task.add_done_callback(self._finished)
-        return SHORTEST_SLEEP
-
-    async def _post(self, call: Call) -> None:
-        try:
-            await self._queue.post(call)
-        except Exception as error:
-            # The lease ends by itself.
-            log.warning("callback_not_recorded", error=type(error).__name__)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        was_full = len(self._in_flight) >= CALLS_AT_ONCE
-        self._in_flight.discard(task)
-        if was_full:
-            self._has_room.set()
+    return LeaseSweeper(queue, queue.post, clock, at_once=CALLS_AT_ONCE, interval=interval)

@@ -272,7 +272,7 @@ class Audience:
                     has_address=row["has_address"],
                     has_device=False,
                     is_suppressed=row["is_suppressed"],
-                    timezone=_timezone(row["timezone"], self.defaults.timezone),
+                    timezone=timezone_of(row["timezone"], self.defaults.timezone),
                     configured=self.defaults.configured,
                     schedule=None
                     if row["quiet_hours"] is None
@@ -319,7 +319,8 @@ class Audience:
         return await read_lines(driver, busy, self.defaults.limits, now)
 
 
-def _timezone(name: str | None, default: ZoneInfo) -> ZoneInfo:
+def timezone_of(name: str | None, default: ZoneInfo) -> ZoneInfo:
+    """A user's timezone, by the name that is stored of it."""
     # A zone that this machine does not know must not stop the user's notifications.
     try:
         return ZoneInfo(name) if name else default

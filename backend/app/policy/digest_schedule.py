@@ -1,11 +1,16 @@
 """When digests are due (REQ-015, REQ-016). Pure: time comes in as an argument."""
 
 from datetime import UTC, datetime, time, timedelta
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from app.policy.kinds import DigestFrequency
 
 WEEK = 7
+EARLIEST: Final = timedelta(seconds=1)  # so that what was stored at the last instant is seen
+SPREAD: Final = timedelta(seconds=44)
 
 
 def next_slot(
@@ -33,3 +38,13 @@ def next_slot(
         if slot > now:
             return slot
         day += timedelta(days=step)
+
+
+def jitter(user_id: UUID) -> timedelta:
+    """How long after their slots a user's digests go out: not all of nine o'clock at once.
+
+    Returns:
+        At least 1 s and less than 45 s, to the millisecond, always the same for a user.
+    """
+    drawn = int.from_bytes(sha256(user_id.bytes).digest()[:8])
+    return EARLIEST + timedelta(milliseconds=drawn % (SPREAD // timedelta(milliseconds=1)))

@@ -44,6 +44,7 @@ def inputs_of(request: Request, recipient: Recipient, now: datetime) -> Record:
                 for channel in Channel
                 if channel in recipient.frees_at
             },
+            "in_digest": recipient.in_digest,
         },
     }
 
@@ -88,6 +89,7 @@ def replayed(inputs: Mapping[str, Any]) -> tuple[Request, Recipient, datetime]:
             Channel(channel): datetime.fromisoformat(instant)
             for channel, instant in known["frees_at"].items()
         },
+        in_digest=known.get("in_digest", False),
     )
     return request, recipient, datetime.fromisoformat(inputs["now"])
 

@@ -55,6 +55,7 @@ class Recipient:
             user has none.
         pause_until: aware instant until which they want no push.
         frees_at: for each channel whose limit is used up, when it is the notification's turn.
+        in_digest: the digest that the notification waits for is being written.
     """
 
     has_address: bool
@@ -68,6 +69,7 @@ class Recipient:
     schedule: Schedule | None = None
     pause_until: datetime | None = None
     frees_at: Mapping[Channel, datetime] = field(default_factory=dict[Channel, datetime])
+    in_digest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,11 @@ def _decide(channel: Channel, request: Request, recipient: Recipient, now: datet
     skip = _reason_to_skip(channel, request, recipient, now)
     if skip is not None:
         return Decision(channel, Action.SKIP, skip)
+    if channel is Channel.EMAIL and recipient.in_digest:
+        return Decision(channel, Action.SEND, Reason.DIGEST)
     earliest = max(now, request.send_at or now)
     if channel is Channel.EMAIL and not _email_goes_now(request, recipient):
-        return _digest(request, recipient, earliest)
+        return _digest(request, recipient, now)
     if channel is Channel.PUSH and (quiet := _quiet_until(request, recipient, earliest)):
         return Decision(channel, Action.HOLD, Reason.QUIET_HOURS, quiet)
     if earliest > now:
@@ -140,17 +144,30 @@ def _decide(channel: Channel, request: Request, recipient: Recipient, now: datet
     return Decision(channel, Action.SEND, Reason.SENT_NOW)
 
 
-def _digest(request: Request, recipient: Recipient, earliest: datetime) -> Decision:
-    preferences = recipient.preferences
+def slot_for(
+    request: Request, preferences: Preferences, timezone: ZoneInfo, now: datetime
+) -> datetime:
+    """The first digest after `now` that the notification can go with, as a UTC instant."""
     frequency = preferences.digest_frequency
-    slot = next_slot(
-        earliest,
+    return next_slot(
+        max(now, request.send_at or now),
         # Low priority is digest only: who wants no digests gets it with the daily one.
         frequency=DigestFrequency.DAILY if frequency is DigestFrequency.INSTANT else frequency,
         at=preferences.digest_time,
         weekday=preferences.digest_day,
-        timezone=recipient.timezone,
+        timezone=timezone,
     )
+
+
+def is_gathered(request: Request, preferences: Preferences) -> bool:
+    """Whether email of this kind waits for a digest, as far as the user's frequency says."""
+    if preferences.digest_frequency is DigestFrequency.INSTANT:
+        return effective_priority(request) is Priority.LOW
+    return preferences.digest_frequency is not DigestFrequency.NEVER
+
+
+def _digest(request: Request, recipient: Recipient, now: datetime) -> Decision:
+    slot = slot_for(request, recipient.preferences, recipient.timezone, now)
     if request.expires_at is not None and slot >= request.expires_at:
         return Decision(Channel.EMAIL, Action.SKIP, Reason.EXPIRED)
     return Decision(Channel.EMAIL, Action.DIGEST, Reason.DIGEST, slot)

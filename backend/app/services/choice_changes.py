@@ -1,9 +1,10 @@
 """Saving what users choose: preferences and settings (REQ-017 to REQ-019).
 
 A save is one transaction as the user, under the lock of their inbox, like the decisions that it
-changes: what is created after it was answered is decided by it. Pushes that are held for quiet
-hours become due at once, and are decided anew when they are claimed; not for a save that has
-nothing to do with them, since each new decision is recorded.
+changes: what is created after it was answered is decided by it. Email that waits for a digest goes
+with the one that is wanted now. Pushes that are held for quiet hours become due at once, and are
+decided anew when they are claimed; not for a save that has nothing to do with them, since each new
+decision is recorded.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,9 @@ from app.db.database import Database, Driver, is_busy
 from app.errors import Busy, UnknownUser
 from app.pipeline.announce import Announcement
 from app.pipeline.choices import count_and_release
+from app.pipeline.decide import Defaults
 from app.pipeline.deliver import Clock
+from app.pipeline.parked import move_parked
 from app.realtime.inboxes import lock_inboxes, open_inboxes
 from app.services.user_service import make_known
 
@@ -27,14 +30,20 @@ class ChoiceChanges:
     """Saves what users choose, so that every process decides by it from then on.
 
     Args:
+        defaults: what holds where nothing is chosen.
         announce: rings for what is due again; never waits or raises.
         clock: the present instant.
     """
 
     def __init__(
-        self, database: Database, announce: Callable[[Announcement], None], clock: Clock
+        self,
+        database: Database,
+        defaults: Defaults,
+        announce: Callable[[Announcement], None],
+        clock: Clock,
     ) -> None:
         self._database = database
+        self._defaults = defaults
         self._announce = announce
         self._clock = clock
 
@@ -76,9 +85,9 @@ class ChoiceChanges:
             if not await lock_inboxes(driver, [user_id]):
                 return None
             answer, concerns_held = await write(driver)
-            due = await count_and_release(
-                driver, user_id, self._clock(), concerns_held=concerns_held
-            )
+            now = self._clock()
+            due = await count_and_release(driver, user_id, now, concerns_held=concerns_held)
+            await move_parked(driver, [user_id], self._defaults, now)
         return answer, due
 
     async def _welcome(self, user_id: UUID) -> None:

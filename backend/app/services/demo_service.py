@@ -10,6 +10,7 @@ import structlog
 
 from app.db.database import Database
 from app.errors import NotifyError
+from app.pipeline.decide import Defaults
 from app.pipeline.keyring import Keyring
 from app.policy.kinds import DigestFrequency
 from app.schemas.preferences import UpdateGlobalPreferences
@@ -67,9 +68,9 @@ DEMO_USERS = (
 )
 
 
-async def seed_demo_users(database: Database) -> None:
+async def seed_demo_users(database: Database, defaults: Defaults) -> None:
     """Make sure the demo users are there."""
-    users = UserService(database)
+    users = UserService(database, defaults)
     for user in DEMO_USERS:
         await users.upsert(
             user.id,

@@ -7,7 +7,9 @@ from sqlalchemy import text
 from app.db.database import Database, Driver, driver_of, dumps
 from app.errors import UnknownUser
 from app.pipeline.choices import GLOBAL, count_and_release
+from app.pipeline.decide import Defaults
 from app.pipeline.deliver import Clock, utc_now
+from app.pipeline.parked import move_parked
 from app.realtime.inboxes import lock_inboxes, open_inboxes
 from app.schemas.user import StoredUser, UpsertUser
 
@@ -51,11 +53,13 @@ class UserService:
     """Keeps what is known of users as recipients.
 
     Args:
+        defaults: what holds for users who chose nothing.
         clock: the present instant.
     """
 
-    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, defaults: Defaults, clock: Clock = utc_now) -> None:
         self._database = database
+        self._defaults = defaults
         self._clock = clock
 
     async def upsert(self, user_id: UUID, wanted: UpsertUser) -> StoredUser:
@@ -95,6 +99,8 @@ class UserService:
                 .one()
             )
             await driver.execute(ADD_DEFAULTS, user_id, GLOBAL)
+            if "timezone" in wanted.model_fields_set:  # and their digests are due at another
+                await move_parked(driver, [user_id], self._defaults, self._clock())
         return StoredUser.model_validate(dict(row))
 
 

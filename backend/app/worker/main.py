@@ -13,6 +13,7 @@ import structlog
 from taskiq.receiver import Receiver
 
 from app.channels.base import ChannelSender
+from app.channels.callback import Call
 from app.channels.email.channel import EmailChannel
 from app.channels.in_app import InAppChannel
 from app.collector import leave_startup_alone
@@ -20,10 +21,11 @@ from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable
 from app.pipeline.announce import Announcement, Announcer
-from app.pipeline.callbacks import CallbackSweeper, callback_queue
+from app.pipeline.callbacks import callback_queue, callback_sweeper
 from app.pipeline.closings import ClosingSweeper
 from app.pipeline.decide import Audience, Defaults
 from app.pipeline.deliver import Clock, Deliverer, utc_now
+from app.pipeline.digests import DigestQueue, Lease
 from app.pipeline.doorbell import (
     DELIVER_TASK,
     EXPAND_TASK,
@@ -34,7 +36,9 @@ from app.pipeline.doorbell import (
 )
 from app.pipeline.expand import Expander
 from app.pipeline.expire import Expirer
+from app.pipeline.gather import Gatherer
 from app.pipeline.keyring import Keyring
+from app.pipeline.leased import LeaseSweeper
 from app.pipeline.reconsider import Reconsiderer
 from app.pipeline.sweep import DRAIN_SECONDS, Sweeper
 from app.pipeline.tidy import Tidier
@@ -46,6 +50,7 @@ from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.security.address_rules import AddressRules
 from app.security.outbound import Outbound
+from app.services.email_digest_service import EmailDigestService
 from app.worker.mail import open_mail
 from app.worker.push import open_push
 
@@ -62,7 +67,8 @@ class Worker:
     expander: Expander
     expirer: Expirer
     sweeper: Sweeper
-    callbacks: CallbackSweeper
+    callbacks: LeaseSweeper[Call]
+    digests: LeaseSweeper[tuple[Lease, ...]]
     closings: ClosingSweeper | None
     tidier: Tidier
     broker: StreamBroker
@@ -89,6 +95,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             open_mail(settings, database, clock) as mail,
             Announcer(Backplane(redis), StreamDoorbell(broker)) as announcer,
             Recorder(database, retry_policy(settings), clock) as recorder,
+            DigestQueue(settings, database, audience.defaults, clock) as digest_queue,
         ):
             channels: list[ChannelSender] = [
                 InAppChannel(
@@ -110,16 +117,31 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
             sweeper = Sweeper(
                 deliverer, expander, expirer, clock, interval=settings.sweep_interval_seconds
             )
-            callbacks = CallbackSweeper(
+            callbacks = callback_sweeper(
                 callback_queue(settings, database, outbound, clock),
                 clock,
                 interval=settings.sweep_interval_seconds,
             )
+            gatherer = Gatherer(settings, database, audience, clock)
+            digests = EmailDigestService(
+                digest_queue,
+                gatherer,
+                None if mail is None else mail.composer,
+                None if mail is None else mail.mailer,
+            ).sweeper(clock, interval=settings.sweep_interval_seconds)
             rotation = timedelta(days=settings.vapid_rotation_days)
             retention = timedelta(days=settings.notification_retention_days)
             tidier = Tidier(database, keyring, rotation, retention, clock)
             yield Worker(
-                deliverer, expander, expirer, sweeper, callbacks, push.closings, tidier, broker
+                deliverer,
+                expander,
+                expirer,
+                sweeper,
+                callbacks,
+                digests,
+                push.closings,
+                tidier,
+                broker,
             )
     finally:
         await broker.shutdown()
@@ -144,6 +166,7 @@ def register_tasks(worker: Worker) -> None:
     @broker.task(SWEEP_TASK)
     async def sweep() -> None:
         worker.sweeper.wake()
+        worker.digests.wake()
 
     @broker.task(TIDY_TASK)
     async def tidy() -> None:
@@ -169,6 +192,7 @@ async def running(worker: Worker) -> AsyncGenerator[None]:
             group.create_task(receiver.listen(stopping))
             group.create_task(worker.sweeper.run(stopping))
             group.create_task(worker.callbacks.run(stopping))
+            group.create_task(worker.digests.run(stopping))
             if worker.closings is not None:
                 group.create_task(worker.closings.run(stopping))
             try:

@@ -78,6 +78,9 @@ UPGRADE = """
         WHERE provider_id IS NOT NULL;
     CREATE INDEX idx_notification_deliveries_provider_id ON notification_deliveries (provider_id)
         WHERE channel = 'email' AND provider_id IS NOT NULL;
+    CREATE INDEX idx_notification_deliveries_parked ON notification_deliveries (user_id)
+        WHERE status = 'pending' AND digest_slot IS NOT NULL;
+    GRANT UPDATE (digest_slot) ON notification_deliveries TO notify_user;
 """
 
 SERVICE_ONLY = (
@@ -110,6 +113,8 @@ OPEN_TO_USERS = """
 """
 
 DOWNGRADE = """
+    REVOKE UPDATE (digest_slot) ON notification_deliveries FROM notify_user;
+    DROP INDEX idx_notification_deliveries_parked;
     DROP INDEX idx_notification_deliveries_provider_id;
     DROP INDEX idx_email_digests_provider_id;
     DROP INDEX idx_email_digests_due;

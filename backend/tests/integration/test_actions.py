@@ -18,7 +18,8 @@ import pytest
 from sqlalchemy import text
 
 from app.config import Settings
-from app.pipeline.callbacks import CallbackSweeper, callback_queue
+from app.pipeline.callbacks import callback_queue, callback_sweeper
+from app.pipeline.leased import LeaseSweeper
 from app.security.address_rules import AddressRules
 from app.security.outbound import Outbound
 from tests.contract.callers import V1, Api, Json, open_api
@@ -52,7 +53,7 @@ class Scene:
     api: Api
     clock: Hand
     receiver: Receiver
-    sweeper: CallbackSweeper
+    sweeper: LeaseSweeper[Any]
     name: str  # of an action that belongs to this test alone
     user: UUID
 
@@ -116,9 +117,9 @@ def allowing(settings: Settings) -> Settings:
 @asynccontextmanager
 async def sweeping(
     settings: Settings, api: Api, clock: Hand, outbound: Outbound
-) -> AsyncGenerator[CallbackSweeper]:
+) -> AsyncGenerator[LeaseSweeper[Any]]:
     queue = callback_queue(settings, api.database, outbound, clock)
-    yield CallbackSweeper(queue, clock, interval=1.0)
+    yield callback_sweeper(queue, clock, interval=1.0)
 
 
 @pytest.fixture

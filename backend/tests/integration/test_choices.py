@@ -17,6 +17,7 @@ from app.db.database import driver_of
 from app.errors import Busy
 from app.pipeline import choices
 from app.pipeline.announce import Announcement
+from app.pipeline.decide import Defaults
 from app.pipeline.receipt import Receipt
 from app.policy.kinds import Channel, NotificationType
 from app.policy.preferences import Preferences
@@ -47,7 +48,12 @@ class Choosing:
 
     def __post_init__(self) -> None:
         stage = self.stage
-        changes = ChoiceChanges(stage.database, self.told.append, stage.clock)
+        changes = ChoiceChanges(
+            stage.database,
+            Defaults.from_settings(stage.settings),
+            self.told.append,
+            stage.clock,
+        )
         self.preferences = PreferenceService(stage.database, changes, Preferences(), stage.clock)
         self.settings = SettingsService(stage.database, changes, stage.clock)
 

@@ -13,6 +13,7 @@ from app.channels.base import TokenVerdict
 from app.config import Settings
 from app.db.database import Database
 from app.load_settings import load_settings
+from app.pipeline.decide import Defaults
 from app.pipeline.deliver import utc_now
 from app.pipeline.keyring import Keyring
 from app.policy.kinds import DeviceKind, DigestFrequency
@@ -62,7 +63,7 @@ async def demo(fresh_settings: Settings, tmp_path: Path) -> AsyncGenerator[Demo]
     async with AsyncExitStack() as stack:
         database = Database(fresh_settings)
         stack.push_async_callback(database.close)
-        await seed_demo_users(database)
+        await seed_demo_users(database, Defaults.from_settings(fresh_settings))
         sandbox = load_settings(_env_file=None, data_dir=tmp_path)
         url = await stack.enter_async_context(serving_sandbox(sandbox))
         outbound = await stack.enter_async_context(Outbound(AddressRules(allow_loopback=True)))

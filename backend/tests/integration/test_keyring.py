@@ -17,6 +17,7 @@ from sqlalchemy import text
 from app.config import ConfigurationError, Settings
 from app.db.database import Database
 from app.errors import ValidationFailed
+from app.pipeline.decide import Defaults
 from app.pipeline.keyring import Keyring
 from app.pipeline.tidy import Tidier
 from app.schemas.push import Subscribe
@@ -63,7 +64,8 @@ class Ring:
 
     async def subscribe(self, key_id: str | None) -> UUID:
         user_id = uuid4()
-        await UserService(self.database).upsert(user_id, UpsertUser())
+        users = UserService(self.database, Defaults.from_settings(self.settings))
+        await users.upsert(user_id, UpsertUser())
         wanted = {"subscription": browser(), "key_id": key_id}
         return (await self.services[0].subscribe(user_id, Subscribe.model_validate(wanted))).id
 

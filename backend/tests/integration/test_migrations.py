@@ -16,6 +16,7 @@ from app.db.database import Database, asyncpg_url
 from app.db.migrate import migrate
 from app.models import Base
 from app.pipeline.choices import ChoicesCache
+from app.pipeline.decide import Defaults
 from app.schemas.user import UpsertUser
 from app.services.user_service import UserService
 from tests.contract.callers import V1, assert_refused, open_api
@@ -104,7 +105,11 @@ async def test_what_was_chosen_before_versions_were_counted_holds(
 ) -> None:
     await asyncio.to_thread(migrate, fresh_settings, "0009")
     database = Database(fresh_settings)
-    users, (early, late) = UserService(database), (uuid4(), uuid4())
+    users, early, late = (
+        UserService(database, Defaults.from_settings(fresh_settings)),
+        uuid4(),
+        uuid4(),
+    )
     await users.upsert(early, UpsertUser())
     async with database.as_service() as connection:
         await connection.execute(

@@ -70,7 +70,8 @@ class Stage:
 
     async def user(self, email: str | None = "ada@example.com") -> UUID:
         user_id = uuid4()
-        await UserService(self.database).upsert(user_id, UpsertUser(email=email))
+        users = UserService(self.database, Defaults.from_settings(self.settings))
+        await users.upsert(user_id, UpsertUser(email=email))
         return user_id
 
     def draft(self, user_id: UUID, request: Request = URGENT_MAIL) -> Draft:

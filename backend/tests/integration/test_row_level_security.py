@@ -57,7 +57,9 @@ CHANGED_BY_USERS = {
         "UPDATE": {"timezone", "locale", "quiet_hours", "pause_until", "updated_at"},
     },
     "notifications": {"UPDATE": {"read_at", "deleted_at", "expired_at", "seq"}},
-    "notification_deliveries": {"UPDATE": {"status", "reason", "next_attempt_at"}},
+    "notification_deliveries": {
+        "UPDATE": {"status", "reason", "next_attempt_at", "digest_slot"}
+    },
     "notification_events": {
         "INSERT": {
             "notification_id", "user_id", "channel", "event", "reason", "device_id", "detail", "at",

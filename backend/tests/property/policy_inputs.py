@@ -143,6 +143,7 @@ def recipients(draw: st.DrawFn, now: datetime) -> Recipient:
         schedule=draw(st.none() | schedules | schedules_around(now, zone)),
         pause_until=draw(st.none() | later),
         frees_at=draw(st.dictionaries(st.sampled_from(Channel), later)),
+        in_digest=draw(st.booleans()),
     )
 
 
