@@ -146,6 +146,7 @@ class Lease:
         slot: the instant that it is for.
         attempts: attempts made, this one included.
         expired_leases: how often a worker took it and never came back.
+        until: when the lease ends.
     """
 
     id: UUID
@@ -154,6 +155,7 @@ class Lease:
     attempts: int
     expired_leases: int
     token: UUID
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,10 +278,9 @@ class DigestQueue:
 
     async def _lease_some(self, limit: int, *, are_suspects: bool) -> list[Lease]:
         now = self._clock()
+        until = now + self._lease
         async with self._database.group_as_service() as driver:
-            rows = await driver.fetch(
-                LEASE_DUE, now, are_suspects, limit, uuid4(), now + self._lease
-            )
+            rows = await driver.fetch(LEASE_DUE, now, are_suspects, limit, uuid4(), until)
         return [
             Lease(
                 row["id"],
@@ -288,6 +289,7 @@ class DigestQueue:
                 row["attempts"],
                 row["expired_leases"],
                 row["lease_token"],
+                until,
             )
             for row in rows
         ]

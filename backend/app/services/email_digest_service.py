@@ -26,6 +26,7 @@ class EmailDigestService:
     Args:
         composer: writes letters; None, as is the mailer, where no email is sent.
         mailer: sends them.
+        clock: the present instant.
     """
 
     def __init__(
@@ -34,20 +35,22 @@ class EmailDigestService:
         gatherer: Gatherer,
         composer: Composer | None,
         mailer: Mailer | None,
+        clock: Clock,
     ) -> None:
         self._queue = queue
         self._gatherer = gatherer
         self._composer = composer
         self._mailer = mailer
+        self._clock = clock
 
-    def sweeper(self, clock: Clock, *, interval: float) -> LeaseSweeper[tuple[Lease, ...]]:
+    def sweeper(self, *, interval: float) -> LeaseSweeper[tuple[Lease, ...]]:
         """Sends the digests that are due, for as long as the worker runs.
 
         Args:
             interval: longest sleep, in seconds.
         """
         return LeaseSweeper(
-            self._queue, self.send, clock, at_once=GROUPS_AT_ONCE, interval=interval
+            self._queue, self.send, self._clock, at_once=GROUPS_AT_ONCE, interval=interval
         )
 
     async def send(self, group: Sequence[Lease]) -> None:
@@ -67,6 +70,8 @@ class EmailDigestService:
 
     async def _send(self, gathered: Gathered) -> None:
         what = gathered.what
+        if self._clock() >= gathered.lease.until:
+            return  # this worker stood still, and another has taken over
         outcome = await self._outcome(what) if isinstance(what, Digest) else what
         await self._queue.record(gathered.lease, outcome)
 

@@ -128,7 +128,8 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                 gatherer,
                 None if mail is None else mail.composer,
                 None if mail is None else mail.mailer,
-            ).sweeper(clock, interval=settings.sweep_interval_seconds)
+                clock,
+            )
             rotation = timedelta(days=settings.vapid_rotation_days)
             retention = timedelta(days=settings.notification_retention_days)
             tidier = Tidier(database, keyring, rotation, retention, clock)
@@ -138,7 +139,7 @@ async def open_worker(settings: Settings, clock: Clock = utc_now) -> AsyncGenera
                 expirer,
                 sweeper,
                 callbacks,
-                digests,
+                digests.sweeper(interval=settings.sweep_interval_seconds),
                 push.closings,
                 tidier,
                 broker,
