@@ -117,7 +117,7 @@ def _shown(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[tuple[dat
 
 
 def wishes(zone: Zone) -> list[Wish]:
-    """Each at the usual time and at those that are special, and one on the day of the first change."""
+    """Each at the usual time and at those that are special; and weekly, on the day of a change."""
     times = dict.fromkeys([time(9), zone.skipped, zone.repeated, NIGHT])
     return [
         *(Wish(zone, at, None) for at in times),

@@ -105,12 +105,8 @@ class Post:
 
     async def mails(self, user: UUID) -> list[dict[str, Any]]:
         """What is in the mailbox for a user, the oldest first."""
-        mails = [
-            (await self.stage.sandbox.get(f"/mails/{mail['id']}")).json()
-            for mail in await self.stage.mails()
-            if f"{user}@example.com" in mail["to"]
-        ]
-        return mails[::-1]
+        found = await self.stage.sandbox.get("/mails", params={"to": f"{user}@example.com"})
+        return found.json()["items"][::-1]
 
     async def digests(self, user: UUID) -> list[Any]:
         return await self.stage.rows(
@@ -332,7 +328,8 @@ async def test_what_is_parked_goes_with_the_digest_that_is_wanted_now(post: Post
     await post.choose_for_all(user, default_digest_frequency="weekly", default_digest_day=7)
     assert await post.slot(task) == datetime(2026, 1, 11, 18, tzinfo=UTC)
     assert await post.slot(bill) == datetime(2026, 1, 11, 9, tzinfo=UTC)
-    await post.settings.update(user, UpdateSettings(timezone="Asia/Kolkata"))
+    kolkata = UpdateSettings.model_validate({"timezone": "Asia/Kolkata"})
+    await post.settings.update(user, kolkata)
     assert await post.slot(bill) == datetime(2026, 1, 11, 3, 30, tzinfo=UTC)
     await post.users.upsert(user, UpsertUser(timezone="America/New_York"))
     assert await post.slot(bill) == datetime(2026, 1, 11, 14, tzinfo=UTC)
