@@ -26,7 +26,7 @@ async def limits(trial: Trial) -> None:
 async def says_nothing(trial: Trial) -> None:
     """It stores the mail and drops the connection: only the key can prevent a second one."""
     await trial.lab.fail_provider(
-        {"kind": "drop_after", "probability": 0.3, "seed": trial.random.getrandbits(16)}
+        {"kind": "drop_after", "probability": 0.2, "seed": trial.random.getrandbits(16)}
     )
     async with trial.caller.creating(300, seconds=6):
         pass
@@ -105,7 +105,7 @@ SCENARIOS = (
     Scenario("provider-limits", "the provider answers 10 times 429, Retry-After 3 s", limits),
     Scenario(
         "provider-says-nothing",
-        "the provider takes mails and drops three of ten answers",
+        "the provider takes mails and drops two of ten answers",
         says_nothing,
     ),
     Scenario("provider-fails", "the provider answers 500, 503, or drops connections", fails),
