@@ -33,11 +33,13 @@ from app.pipeline.decide import Audience, Defaults
 from app.pipeline.deliver import Clock, utc_now
 from app.pipeline.doorbell import StreamBroker, StreamDoorbell
 from app.pipeline.keyring import Keyring
+from app.pipeline.templates import Templates
 from app.ratelimit.global_limit import GlobalLimit
 from app.ratelimit.queue_bound import QueueBound
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.realtime.gateway import Gateway
+from app.rendering.renderer import ProcessRenderer
 from app.security.ack_tokens import AckTokens
 from app.security.address_rules import AddressRules
 from app.security.encryption import Cipher
@@ -67,6 +69,7 @@ from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
 from app.services.trace_service import TraceService
 from app.services.user_service import UserService
+from app.services.wording import Wording
 
 MAX_BODY_BYTES = 1024 * 1024
 PAGE = Path(__file__).parents[2] / "frontend" / "app" / "dist"
@@ -107,6 +110,9 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             QueueBound(settings.notification_queue_size, database, clock)
         )
         groups = await stack.enter_async_context(GroupCommit(database, announcer, audience, bound))
+        renderer = await stack.enter_async_context(ProcessRenderer())
+        templates = await stack.enter_async_context(Templates(database))
+        wording = Wording(templates, renderer, settings.default_timezone.key)
         tokens = TokenVerifier(settings)
         await stack.enter_async_context(tokens.running())
         changes = InboxChanges(database, announcer.announce, clock)
@@ -129,8 +135,8 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             redis=redis,
             tokens=tokens,
             gateway=gateway,
-            notifications=NotificationService(groups, clock),
-            batches=BatchService(settings, database, announcer, limit, bound, clock),
+            notifications=NotificationService(groups, wording, clock),
+            batches=BatchService(settings, database, announcer, wording, limit, bound, clock),
             global_limit=limit,
             inbox=inbox,
             changes=changes,
@@ -145,7 +151,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             push=push,
             receipts=ReceiptService(database, AckTokens(keys), changes, clock),
             subscription_counts=SubscriptionCounts(database),
-            explaining=ExplainService(database, audience, clock),
+            explaining=ExplainService(database, audience, wording, clock),
             traces=TraceService(database),
         )
 

@@ -4,8 +4,8 @@ Who belongs to a segment is settled here, in the transaction of the call: users 
 are not part of the batch.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.database import Database, driver_of, dumps
 from app.errors import IdempotencyConflict, QueueFull, TooManyRecipients
+from app.locales import languages_of
 from app.pipeline.announce import Announcement, Announcer
-from app.pipeline.draft import Content, already_expired, is_expired
-from app.pipeline.idempotency import Attempt, claim, keep
+from app.pipeline.draft import Content, Words, already_expired, is_expired
+from app.pipeline.idempotency import Answer, Attempt, claim, earlier, keep
 from app.policy.routing import Request, effective_priority, is_limited
 from app.ratelimit.global_limit import GlobalLimit
 from app.ratelimit.queue_bound import QueueBound
@@ -57,10 +58,24 @@ WITH_LOCALE = "lower(locale) || '-' LIKE lower(CAST(:locale AS text)) || '-%'"
 
 @dataclass(frozen=True, slots=True)
 class BatchContent:
-    """What a batch says to each of its recipients, as it is stored."""
+    """What a batch says to its recipients, as it is stored.
+
+    Args:
+        content: for those whose language is not among the others.
+        by_language: the words for those who have one of these, by its tag in lower case; fixed
+            when the call was made, whatever becomes of its template.
+    """
 
     request: Request
     content: Content
+    by_language: Mapping[str, Words] = field(default_factory=dict[str, Words])
+
+    def for_locale(self, tag: str | None) -> Content:
+        """What is said to whoever has this language (BCP 47)."""
+        if not self.by_language:
+            return self.content
+        known = next((name for name in languages_of(tag) if name in self.by_language), None)
+        return self.content if known is None else self.content.in_words(self.by_language[known])
 
 
 stored_content = TypeAdapter(BatchContent)
@@ -134,11 +149,9 @@ async def store_batch(
     full = is_limited(batch.content.request) and await bound.is_full()
     async with database.as_service() as connection:
         driver = await driver_of(connection)
-        earlier = (await claim(driver, attempts)).get(batch.id)
-        if isinstance(earlier, IdempotencyConflict):
-            raise earlier
-        if earlier is not None:
-            return replace(told_batch.validate_python(earlier), is_repeated=True)
+        first = (await claim(driver, attempts)).get(batch.id)
+        if first is not None:
+            return _repeated(first)
         if is_expired(batch.content.request, batch.created_at):
             raise already_expired()
         if full:
@@ -159,6 +172,24 @@ async def store_batch(
     if count:
         announcer.announce(Announcement(batch_ids=(batch.id,)))
     return stored
+
+
+async def earlier_batch(database: Database, attempt: Attempt) -> StoredBatch | None:
+    """What a call with this key stored before, None if there was none.
+
+    Raises:
+        IdempotencyConflict: the key was used for another request.
+        Unavailable: PostgreSQL is away.
+    """
+    async with database.as_service() as connection:
+        found = await earlier(await driver_of(connection), attempt)
+    return None if found is None else _repeated(found)
+
+
+def _repeated(found: Answer | IdempotencyConflict) -> StoredBatch:
+    if isinstance(found, IdempotencyConflict):
+        raise found
+    return replace(told_batch.validate_python(found), is_repeated=True)
 
 
 async def _insert(connection: AsyncConnection, batch: Batch, most: int, room: int) -> int:

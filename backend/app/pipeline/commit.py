@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from app.db.database import Database, Driver, is_busy
-from app.errors import NotifyError, QueueFull, Unavailable, UnknownUser
+from app.db.database import Database, Driver, driver_of, is_busy
+from app.errors import IdempotencyConflict, NotifyError, QueueFull, Unavailable, UnknownUser
 from app.pipeline.announce import Announcer
 from app.pipeline.coalescing import Coalescer
 from app.pipeline.decide import Audience
 from app.pipeline.draft import Draft, already_expired
 from app.pipeline.enqueue import announcement_of, store
-from app.pipeline.idempotency import Attempt, claim, keep, release
+from app.pipeline.idempotency import Attempt, claim, earlier, keep, release
 from app.pipeline.receipt import Receipt, answer_of, receipt_of, receipt_of_answer
 from app.policy.routing import is_limited
 from app.ratelimit.queue_bound import QueueBound
@@ -75,6 +75,19 @@ class GroupCommit:
             Unavailable: PostgreSQL is away, or the user's inbox stayed locked.
         """
         return await self._groups.submit(draft)
+
+    async def earlier(self, attempt: Attempt) -> Receipt | None:
+        """What a call with this key stored before, None if there was none.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+            Unavailable: PostgreSQL is away.
+        """
+        async with self._database.as_service() as connection:
+            found = await earlier(await driver_of(connection), attempt)
+        if isinstance(found, IdempotencyConflict):
+            raise found
+        return None if found is None else receipt_of_answer(found)
 
     async def _commit_group(self, drafts: list[Draft]) -> Sequence[Receipt | Exception]:
         # Before any lock is held: the answer may take a look.

@@ -1,7 +1,7 @@
 """What a notification is before it is stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -14,6 +14,19 @@ from app.policy.routing import Request
 from app.security.redact import Masked
 
 JsonObject = dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a notification says, in one language; the fields are those of `Content`."""
+
+    title: str
+    body: str
+    body_html: str
+    template_id: str | None
+    template_version: int | None
+    language: str | None
+    texts: ChannelTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,32 @@ class Content:
     variables: JsonObject = field(default_factory=dict[str, JsonValue])
     locale: str | None = None
     masked: Sequence[Masked] = ()
+
+    @property
+    def words(self) -> Words:
+        """Those of its fields that depend on the language."""
+        return Words(
+            self.title,
+            self.body,
+            self.body_html,
+            self.template_id,
+            self.template_version,
+            self.language,
+            self.texts,
+        )
+
+    def in_words(self, words: Words) -> "Content":
+        """The same content, said like this."""
+        return replace(
+            self,
+            title=words.title,
+            body=words.body,
+            body_html=words.body_html,
+            template_id=words.template_id,
+            template_version=words.template_version,
+            language=words.language,
+            texts=words.texts,
+        )
 
 
 @dataclass(frozen=True, slots=True)

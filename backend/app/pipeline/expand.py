@@ -8,7 +8,7 @@ for long.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -60,6 +60,11 @@ NOT_BUSY = text("""
     SELECT u.id FROM unnest(CAST(:user_ids AS uuid[])) AS u (id)
     WHERE u.id IN (SELECT user_id FROM free)
        OR NOT EXISTS (SELECT FROM inbox_state i WHERE i.user_id = u.id)
+""")
+
+READ_LOCALES = text("""
+    SELECT user_id, locale FROM notification_recipients
+    WHERE user_id = ANY(CAST(:user_ids AS uuid[])) AND locale IS NOT NULL
 """)
 
 MARK_RECIPIENTS = text("""
@@ -157,7 +162,8 @@ class Expander:
         began = asyncio.get_running_loop().time()
         async with self._database.as_service() as connection:
             taken = await _take(connection, batch.id, limit)
-            drafts = self._drafts(batch, stored, taken)
+            locales = await _locales(connection, taken) if stored.by_language else {}
+            drafts = self._drafts(batch, stored, taken, locales)
             prepared = await store(await driver_of(connection), drafts, self._audience)
             if taken:
                 created = [item.draft.user_id for item in prepared]
@@ -172,7 +178,11 @@ class Expander:
         return bool(taken)
 
     def _drafts(
-        self, batch: OpenBatch, stored: BatchContent, user_ids: Sequence[UUID]
+        self,
+        batch: OpenBatch,
+        stored: BatchContent,
+        user_ids: Sequence[UUID],
+        locales: Mapping[UUID, str],
     ) -> list[Draft]:
         now = self._clock()
         return [
@@ -181,7 +191,7 @@ class Expander:
                 user_id=user_id,
                 service=batch.service,
                 request=stored.request,
-                content=stored.content,
+                content=stored.for_locale(locales.get(user_id)),
                 created_at=now,
                 batch_id=batch.id,
             )
@@ -213,3 +223,8 @@ async def _take(connection: AsyncConnection, batch_id: UUID, limit: int) -> Sequ
         return taken
     await open_inboxes(await driver_of(connection), taken)
     return (await connection.execute(NOT_BUSY, {"user_ids": taken})).scalars().all()
+
+
+async def _locales(connection: AsyncConnection, user_ids: Sequence[UUID]) -> dict[UUID, str]:
+    rows = await connection.execute(READ_LOCALES, {"user_ids": user_ids})
+    return {row.user_id: row.locale for row in rows}

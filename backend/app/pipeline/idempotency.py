@@ -36,7 +36,7 @@ CLAIM = """
 """
 
 FIND = """
-    SELECT c.owner_id, k.fingerprint, k.answer
+    SELECT c.owner_id, k.fingerprint, k.answer, k.created_at
     FROM unnest($1::text[], $2::text[], $3::uuid[]) AS c (service, key, owner_id)
     JOIN idempotency_keys k USING (service, key)
 """
@@ -131,6 +131,22 @@ async def claim(
         else IdempotencyConflict()
         for row in found
     }
+
+
+async def earlier(driver: Driver, attempt: Attempt) -> Answer | IdempotencyConflict | None:
+    """What a call with this key was answered before, or the error; None if there was none.
+
+    Nothing is claimed, and a call that is being answered just now is not waited for.
+    """
+    rows = await driver.fetch(FIND, [attempt.service], [attempt.key], [attempt.owner_id])
+    valid = [row for row in rows if row["created_at"] > attempt.made_at - LIFETIME]
+    if not valid:
+        return None
+    return (
+        valid[0]["answer"]
+        if valid[0]["fingerprint"] == attempt.fingerprint
+        else IdempotencyConflict()
+    )
 
 
 async def keep(driver: Driver, answers: Sequence[tuple[Attempt, Answer]]) -> None:

@@ -12,6 +12,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
 from app.schemas.actions import NotificationData
@@ -63,9 +64,17 @@ class DeliveryWishes(Received):
 class NotificationContent(DeliveryWishes):
     """What a notification says, and how it is to be delivered."""
 
-    title: Title
-    body: MarkdownBody = Field(description="Markdown; raw HTML in it is cleaned.")
-    template_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    template_id: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="A template's words win over title and body."
+    )
+    title: Title | None = Field(
+        None, validate_default=True, description="Optional with a template only."
+    )
+    body: MarkdownBody | None = Field(
+        None,
+        validate_default=True,
+        description="Markdown; raw HTML in it is cleaned. Optional with a template only.",
+    )
     variables: SmallObject = Field(
         default_factory=dict, description="For the template, over `data`; at most 32 KiB."
     )
@@ -73,6 +82,13 @@ class NotificationContent(DeliveryWishes):
     idempotency_key: IdempotencyKey | None = Field(
         None, description="For 24 hours a repeated call answers what the first one did."
     )
+
+    @field_validator("title", "body")
+    @classmethod
+    def _there_without_a_template(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("template_id", "") is None:
+            raise PydanticCustomError("missing", "Field required, but with a template")
+        return value
 
 
 class CreateNotification(NotificationContent):

@@ -39,3 +39,8 @@ def _are_closed(marks: list[str]) -> bool:
         elif not awaited or awaited.pop() != mark:
             return False
     return not awaited
+
+
+def plain_lines(text: str) -> str:
+    """The text without control characters; its lines and what looks like a tag stay."""
+    return CONTROLS.sub("", text)

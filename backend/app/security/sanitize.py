@@ -60,7 +60,15 @@ def safe_html(source: str) -> str:
     Raises:
         TooComplex: it nests more than 100 levels deep, or has more than 256 Ki characters of HTML.
     """
-    html = markdown.html(source)
+    return clean_html(markdown.html(source))
+
+
+def clean_html(html: str) -> str:
+    """The HTML with nothing but the allowed tags, attributes and link targets.
+
+    Raises:
+        TooComplex: it nests more than 100 levels deep, or has more than 256 Ki characters.
+    """
     if len(html) > MAX_HTML:
         raise TooComplex(f"renders to more than {MAX_HTML // 1024} Ki characters of HTML")
     if _depth(html) > MAX_DEPTH:

@@ -11,18 +11,15 @@ from app.config import Settings
 from app.db.database import Database
 from app.errors import NotFound, ValidationFailed
 from app.pipeline.announce import Announcer
-from app.pipeline.batch import Batch, BatchContent, StoredBatch, store_batch
+from app.pipeline.batch import Batch, StoredBatch, earlier_batch, store_batch
 from app.pipeline.deliver import Clock
 from app.policy.kinds import Priority
 from app.policy.routing import Request, effective_priority
 from app.ratelimit.global_limit import GlobalLimit
 from app.ratelimit.queue_bound import QueueBound
 from app.schemas.notification import BatchStatus, CreateBatch
-from app.services.notification_service import (
-    attempt_of,
-    policy_request,
-    sanitised,
-)
+from app.services.notification_service import attempt_of
+from app.services.wording import Wording
 
 log = structlog.get_logger()
 
@@ -77,6 +74,7 @@ class BatchService:
 
     Args:
         announcer: tells workers of them.
+        wording: says what they say.
         limit: what all of them together may have in a minute.
         bound: knows whether the queue is full.
         clock: the present instant.
@@ -87,6 +85,7 @@ class BatchService:
         settings: Settings,
         database: Database,
         announcer: Announcer,
+        wording: Wording,
         limit: GlobalLimit,
         bound: QueueBound,
         clock: Clock,
@@ -94,6 +93,7 @@ class BatchService:
         self._max_recipients = settings.notification_max_batch_size
         self._database = database
         self._announcer = announcer
+        self._wording = wording
         self._limit = limit
         self._bound = bound
         self._clock = clock
@@ -115,21 +115,30 @@ class BatchService:
             IdempotencyConflict: the key was used for another request.
             RateLimited: the global limit has no room for it now; nothing is stored.
             QueueFull: too much waits already, and it is not critical.
-            ValidationFailed: it has expired already, or overrides without being critical.
-            Unavailable: PostgreSQL is away.
+            ValidationFailed: it has expired already, overrides without being critical, or there
+                are no words for it.
+            Unavailable: PostgreSQL is away, or templates cannot be rendered.
         """
         now = self._clock()
-        request = policy_request(wanted)
-        if wanted.override:
-            _refuse_unless_critical(request)
         batch_id = uuid7()
+        attempt = attempt_of(service, wanted, key, batch_id, now)
+        try:
+            content = await self._wording.of_batch(wanted)
+            if wanted.override:
+                _refuse_unless_critical(content.request)
+        except ValidationFailed:
+            # Its template may have been another one when the call was made first.
+            earlier = None if attempt is None else await earlier_batch(self._database, attempt)
+            if earlier is None:
+                raise
+            return earlier
         batch = Batch(
             id=batch_id,
             service=service,
-            content=BatchContent(request, sanitised(wanted)),
+            content=content,
             recipients=wanted.recipients,
             created_at=now,
-            attempt=attempt_of(service, wanted, key, batch_id, now),
+            attempt=attempt,
             overrides=wanted.override,
         )
         stored = await store_batch(

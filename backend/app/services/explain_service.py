@@ -17,7 +17,7 @@ from app.pipeline.draft import Content, Draft, already_expired
 from app.policy.routing import Decision, Request
 from app.schemas.explain import ExplainedChannel, Explanation, PreviewPreferences
 from app.schemas.notification import CreateNotification
-from app.services.notification_service import policy_request, sanitised
+from app.services.wording import Wording, policy_request
 
 EXPLAINER = "explain"
 WORDLESS = Content(title="", body="", body_html="", data={})
@@ -28,22 +28,27 @@ class ExplainService:
 
     Args:
         audience: knows the users.
+        wording: says what notifications say.
         clock: the present instant.
     """
 
-    def __init__(self, database: Database, audience: Audience, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, audience: Audience, wording: Wording, clock: Clock
+    ) -> None:
         self._database = database
         self._audience = audience
+        self._wording = wording
         self._clock = clock
 
     async def explain(self, wanted: CreateNotification) -> Explanation:
         """What creating this notification would decide now; its idempotency key is ignored.
 
         Raises:
-            ValidationFailed: it has expired already, or its body is too complex.
+            ValidationFailed: it has expired already, or there are no words for it.
             UnknownUser: no such user.
         """
-        draft = _draft(wanted.user_id, policy_request(wanted), sanitised(wanted), self._clock())
+        now = self._clock()
+        draft = _draft(wanted.user_id, *await self._wording.of(wanted), now)
         async with self._database.as_service() as connection:
             target = await self._audience.look(await driver_of(connection), draft)
         if target is None:

@@ -1,7 +1,6 @@
 """Creating notifications one at a time (REQ-003)."""
 
 from datetime import datetime
-from typing import cast
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -9,19 +8,12 @@ from uuid_utils.compat import uuid7
 from app.errors import ValidationFailed
 from app.pipeline.commit import GroupCommit
 from app.pipeline.deliver import Clock
-from app.pipeline.draft import Content, Draft
+from app.pipeline.draft import Draft
 from app.pipeline.idempotency import Attempt, fingerprint_of
 from app.pipeline.receipt import Receipt
 from app.policy.kinds import Channel, NotificationType, Priority
-from app.policy.routing import Request
-from app.schemas.base import MAX_TITLE, JsonObject
-from app.schemas.notification import (
-    CreateNotification,
-    DeliveryWishes,
-    NotificationContent,
-)
-from app.security.redact import redact
-from app.security.sanitize import TooComplex, safe_html
+from app.schemas.notification import CreateNotification, NotificationContent
+from app.services.wording import Wording
 
 TEST_SERVICE = "notify"
 TEST_NOTIFICATION = {
@@ -38,11 +30,13 @@ class NotificationService:
 
     Args:
         groups: stores them.
+        wording: says what they say.
         clock: the present instant.
     """
 
-    def __init__(self, groups: GroupCommit, clock: Clock) -> None:
+    def __init__(self, groups: GroupCommit, wording: Wording, clock: Clock) -> None:
         self._groups = groups
+        self._wording = wording
         self._clock = clock
 
     async def create(
@@ -65,23 +59,33 @@ class NotificationService:
             channels, or end with a reason.
 
         Raises:
-            ValidationFailed: it has expired already, or its body is too complex.
+            ValidationFailed: it has expired already, or there are no words for it.
             IdempotencyConflict: the key was used for another request.
             UnknownUser: no such user.
             QueueFull: too much waits already, and it is not critical.
-            Unavailable: PostgreSQL is away, or the inbox stayed locked.
+            Unavailable: PostgreSQL is away, the inbox stayed locked, or templates cannot be
+                rendered.
         """
         now = self._clock()
         notification_id = uuid7()
+        attempt = attempt_of(service, wanted, key, notification_id, now)
+        try:
+            request, content = await self._wording.of(wanted)
+        except ValidationFailed:
+            # Its template may have been another one when the call was made first.
+            earlier = None if attempt is None else await self._groups.earlier(attempt)
+            if earlier is None:
+                raise
+            return earlier
         return await self._groups.store(
             Draft(
                 id=notification_id,
                 user_id=wanted.user_id,
                 service=service,
-                request=policy_request(wanted),
-                content=sanitised(wanted),
+                request=request,
+                content=content,
                 created_at=now,
-                attempt=attempt_of(service, wanted, key, notification_id, now),
+                attempt=attempt,
                 only_device=only_device,
             )
         )
@@ -123,48 +127,3 @@ def attempt_of(
     if key is None:
         return None
     return Attempt(service, key, fingerprint_of(wanted), owner_id, now)
-
-
-def policy_request(wanted: DeliveryWishes) -> Request:
-    """What the policy needs to know of a call."""
-    return Request(
-        type=wanted.type,
-        priority=wanted.priority,
-        channels=None if wanted.channels is None else frozenset(wanted.channels),
-        send_email=wanted.send_email,
-        send_at=wanted.send_at,
-        expires_at=wanted.expires_at,
-        silent=wanted.data.get("silent") is True,
-    )
-
-
-def sanitised(wanted: NotificationContent) -> Content:
-    """Texts and data of a call as they are stored: without secrets, the body as safe HTML too.
-
-    Raises:
-        ValidationFailed: the body is too complex.
-    """
-    said: JsonObject = {
-        "title": wanted.title,
-        "body": wanted.body,
-        "data": wanted.data,
-        "variables": wanted.variables,
-    }
-    said, masked = redact(said)
-    body = cast("str", said["body"])
-    try:
-        html = safe_html(body)
-    except TooComplex as error:
-        raise ValidationFailed(
-            details=[{"path": "body", "code": "too_complex", "message": str(error)}]
-        ) from None
-    return Content(
-        title=cast("str", said["title"])[:MAX_TITLE],  # a mask may be longer than its secret
-        body=body,
-        body_html=html,
-        data=cast("JsonObject", said["data"]),
-        template_id=wanted.template_id,
-        variables=cast("JsonObject", said["variables"]),
-        locale=wanted.locale,
-        masked=masked,
-    )

@@ -29,6 +29,7 @@ from app.pipeline.decide import Audience, Defaults
 from app.pipeline.deliver import Deliverer
 from app.pipeline.doorbell import StreamBroker, StreamDoorbell
 from app.pipeline.reconsider import Reconsiderer
+from app.pipeline.templates import Templates
 from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel, NotificationType, Priority
 from app.policy.replay import outcomes_of, replayed
@@ -37,11 +38,13 @@ from app.ratelimit.queue_bound import QueueBound
 from app.ratelimit.user_limits import UserLimits
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
+from app.rendering.renderer import ProcessRenderer
 from app.schemas.explain import Explanation
 from app.schemas.notification import CreateNotification
 from app.services.explain_service import ExplainService
 from app.services.inbox_changes import InboxChanges
 from app.services.notification_service import NotificationService
+from app.services.wording import Wording
 from tests.integration.test_pipeline import Clock
 
 USERS, ROUNDS = 250, 8
@@ -151,6 +154,7 @@ class World:
     settings: Settings
     database: Database
     defaults: Defaults
+    wording: Wording
     notifications: NotificationService
     changes: InboxChanges
     deliverer: Deliverer
@@ -259,7 +263,9 @@ class World:
     ) -> dict[UUID, Explanation]:
         """What was explained of each, by the id it then got; each is of another user."""
         # A process that has just begun remembers nothing of anybody; the one that creates does.
-        explaining = ExplainService(self.database, Audience(self.defaults), self.clock)
+        explaining = ExplainService(
+            self.database, Audience(self.defaults), self.wording, self.clock
+        )
         explained: list[Explanation] = []
         at_once = self.settings.database_pool_size
         for start in range(0, len(wanted), at_once):
@@ -321,11 +327,15 @@ async def world(fresh_settings: Settings) -> AsyncGenerator[World]:
         )
         senders = [in_app, Pushes(), Mails()]
         reconsiderer = Reconsiderer(database, worker, UserLimits(database, limits))
+        templates = await stack.enter_async_context(Templates(database))
+        renderer = await stack.enter_async_context(ProcessRenderer())
+        wording = Wording(templates, renderer, defaults.timezone.key)
         yield World(
             settings,
             database,
             defaults,
-            NotificationService(groups, clock),
+            wording,
+            NotificationService(groups, wording, clock),
             InboxChanges(database, announcer.announce, clock),
             Deliverer(settings, database, senders, reconsiderer, recorder, clock),
             clock,
