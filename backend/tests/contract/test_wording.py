@@ -240,7 +240,8 @@ class TestRefusals:
     ) -> None:
         absent: Json = dict.fromkeys(missing, ...)
         null: Json = dict.fromkeys(missing)
-        for fields in (absent, {**absent, "template_id": None}, null):
+        bodies: list[Json] = [absent, {**absent, "template_id": None}, null]
+        for fields in bodies:
             told = assert_refused(await post(api, ada, **fields), 422, "validation_error")
             assert [(item["path"], item["code"]) for item in told] == [
                 (name, "missing") for name in missing

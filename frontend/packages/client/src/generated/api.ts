@@ -985,18 +985,20 @@ export interface components {
              */
             expires_at?: string | null;
             /**
-             * Title
-             * @example New task assigned
+             * Template Id
+             * @description A template's words win over title and body.
              */
-            title: string;
+            template_id?: string | null;
+            /**
+             * Title
+             * @description Optional with a template only.
+             */
+            title?: string | null;
             /**
              * Body
-             * @description Markdown; raw HTML in it is cleaned.
-             * @example Please review **PR #123**.
+             * @description Markdown; raw HTML in it is cleaned. Optional with a template only.
              */
-            body: string;
-            /** Template Id */
-            template_id?: string | null;
+            body?: string | null;
             /**
              * Variables
              * @description For the template, over `data`; at most 32 KiB.
@@ -1058,18 +1060,20 @@ export interface components {
              */
             expires_at?: string | null;
             /**
-             * Title
-             * @example New task assigned
+             * Template Id
+             * @description A template's words win over title and body.
              */
-            title: string;
+            template_id?: string | null;
+            /**
+             * Title
+             * @description Optional with a template only.
+             */
+            title?: string | null;
             /**
              * Body
-             * @description Markdown; raw HTML in it is cleaned.
-             * @example Please review **PR #123**.
+             * @description Markdown; raw HTML in it is cleaned. Optional with a template only.
              */
-            body: string;
-            /** Template Id */
-            template_id?: string | null;
+            body?: string | null;
             /**
              * Variables
              * @description For the template, over `data`; at most 32 KiB.
