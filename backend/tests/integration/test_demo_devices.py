@@ -77,8 +77,9 @@ async def preferences(fresh_settings: Settings) -> AsyncGenerator[PreferenceServ
     async with AsyncExitStack() as stack:
         database = Database(fresh_settings)
         stack.push_async_callback(database.close)
-        await seed_demo_users(database)
-        changes = ChoiceChanges(database, lambda _: None, utc_now)
+        await seed_demo_users(database, Defaults.from_settings(fresh_settings))
+        defaults = Defaults.from_settings(fresh_settings)
+        changes = ChoiceChanges(database, defaults, lambda _: None, utc_now)
         yield PreferenceService(database, changes, Preferences(), utc_now)
 
 

@@ -20,6 +20,7 @@ from app.channels.email.requests import tidy
 from app.config import Settings
 from app.db.database import Database
 from app.load_settings import load_settings
+from app.pipeline.decide import Defaults
 from app.policy.kinds import Reason
 from app.sandbox.server import serving_sandbox
 from app.schemas.user import UpsertUser
@@ -50,6 +51,10 @@ class Post:
     sandbox: httpx.AsyncClient
     smtp: MailServer
     clock: Clock = field(default_factory=Clock)
+
+    @property
+    def users(self) -> UserService:
+        return UserService(self.database, Defaults.from_settings(self.settings), self.clock)
 
     @asynccontextmanager
     async def mailer(self, *, smtp: bool = False, **changes: object) -> AsyncGenerator[Mailer]:
@@ -414,7 +419,7 @@ async def test_smtp_alone_repeats_what_broke_off_with_the_same_id(post: Post) ->
 
 async def test_where_the_links_of_a_letter_lead_is_stored_with_its_request(post: Post) -> None:
     user_id = uuid4()
-    await UserService(post.database).upsert(user_id, UpsertUser(email="ada@example.com"))
+    await post.users.upsert(user_id, UpsertUser(email="ada@example.com"))
     first = letter(user_id=user_id, links=("https://a.example/?x={1}", 'https://b.example/"'))
     await post.fault({"kind": "status", "status": 401, "times": 1})
     async with post.mailer() as mailer:
@@ -432,7 +437,7 @@ async def test_where_the_links_of_a_letter_lead_is_stored_with_its_request(post:
 
 async def test_settled_requests_are_tidied_away_and_no_others(post: Post) -> None:
     user_id = uuid4()
-    await UserService(post.database).upsert(user_id, UpsertUser(email="ada@example.com"))
+    await post.users.upsert(user_id, UpsertUser(email="ada@example.com"))
     letters = {status: letter(user_id=user_id) for status in ("sent", "failed", "pending", "gone")}
     async with post.mailer() as mailer:
         for one in letters.values():
