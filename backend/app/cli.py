@@ -11,6 +11,7 @@ from uuid import UUID
 import click
 
 from app.cli_dead import dead
+from app.cli_suppressions import suppressions
 from app.cli_trace import trace
 from app.cli_vapid import vapid
 from app.config import ConfigurationError, Settings
@@ -28,6 +29,7 @@ def main() -> None:
 
 
 main.add_command(dead)
+main.add_command(suppressions)
 main.add_command(trace)
 main.add_command(vapid)
 

@@ -21,7 +21,9 @@ from app.secret_settings import (
     ServiceAccountKey,
     ServiceKeys,
     SmtpUrl,
+    WebhookSecrets,
     decoded_keys,
+    webhook_secrets_of,
 )
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -190,8 +192,10 @@ class Settings(BaseSettings):
     resend_api_url: str = Field(
         "https://api.resend.com", description="Base address of Resend's API."
     )
-    resend_webhook_secret: SecretStr | None = Field(
-        None, description="Signing secret of Resend's webhooks (`whsec_…`)."
+    resend_webhook_secret: WebhookSecrets | None = Field(
+        None,
+        description="Signing secret of Resend's webhooks (`whsec_…`); several separated by commas "
+        "while rotating. Unset in production: they are refused.",
     )
     resend_from_email: str = Field("noreply@yourapp.com", description="Sender's address.")
     resend_from_name: str = Field("OmoiOS", description="Sender's name.")
@@ -395,6 +399,13 @@ class Settings(BaseSettings):
         if self.internal_service_key is None:
             return ()
         return tuple(key.strip() for key in self.internal_service_key.get_secret_value().split(","))
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """Secrets that Resend's webhooks may be signed with."""
+        if self.resend_webhook_secret is None:
+            return ()
+        return webhook_secrets_of(self.resend_webhook_secret.get_secret_value())
 
     @cached_property
     def encryption_keys(self) -> tuple[bytes, ...]:

@@ -6,6 +6,7 @@
     ├── TooManyRecipients     400 too_many_recipients
     ├── NotAuthenticated      401 not_authenticated
     ├── InvalidAckToken       401 invalid_ack_token
+    ├── InvalidSignature      401 invalid_signature
     ├── Forbidden             403 forbidden
     ├── NotFound              404 not_found
     ├── MethodNotAllowed      405 method_not_allowed
@@ -100,6 +101,14 @@ class InvalidAckToken(NotifyError):
     status = 401
     code = "invalid_ack_token"
     default_message = "Take the ack_token from the push."
+
+
+class InvalidSignature(NotifyError):
+    """A webhook is not signed by its provider, or not now (REQ-014)."""
+
+    status = 401
+    code = "invalid_signature"
+    default_message = "The webhook is not signed as it should be."
 
 
 class Forbidden(NotifyError):

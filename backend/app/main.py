@@ -42,6 +42,7 @@ from app.realtime.gateway import Gateway
 from app.rendering.renderer import ProcessRenderer
 from app.security.ack_tokens import AckTokens
 from app.security.address_rules import AddressRules
+from app.security.email_tokens import EmailTokens
 from app.security.encryption import Cipher
 from app.security.jwt import TokenVerifier
 from app.security.outbound import Outbound
@@ -57,6 +58,8 @@ from app.services.demo_service import (
     seed_demo_users,
     subscribe_demo_devices,
 )
+from app.services.email_event_service import EmailEventService
+from app.services.email_tracking_service import EmailTrackingService
 from app.services.explain_service import ExplainService
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_commands import InboxCommands
@@ -68,6 +71,7 @@ from app.services.receipt_service import ReceiptService
 from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
 from app.services.trace_service import TraceService
+from app.services.unsubscribe_service import UnsubscribeService
 from app.services.user_service import UserService
 from app.services.wording import Wording
 
@@ -127,6 +131,9 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
         validate = None if fcm is None else fcm.validate
         push = PushService(database, keys, outbound, validate, announcer.announce, clock)
         choices = ChoiceChanges(database, defaults, announcer.announce, clock)
+        preferences = PreferenceService(database, choices, defaults.preferences, clock)
+        letters = EmailTokens(keys)
+        own_links = f"{settings.base_url}/api/v1/email/"
         gateway = Gateway(settings, tokens, inbox, commands=commands.by_type())
         await stack.enter_async_context(gateway.running(backplane))
         yield AppContext(
@@ -143,7 +150,10 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             actions=actions,
             callbacks=CallbackService(database, Cipher(keys), rules, clock),
             users=UserService(database, defaults, clock),
-            preferences=PreferenceService(database, choices, defaults.preferences, clock),
+            email_events=EmailEventService(database, settings.webhook_secrets, own_links, clock),
+            tracking=EmailTrackingService(database, letters, clock),
+            unsubscribing=UnsubscribeService(database, letters, preferences),
+            preferences=preferences,
             user_settings=SettingsService(database, choices, clock),
             dead_letters=DeadLetterService(settings, database, announcer.announce, clock),
             cancellation=CancelService(database, clock),

@@ -71,10 +71,28 @@ def _check_smtp_url(value: str) -> None:
         raise ValueError("must be an smtp:// or smtps:// address")
 
 
+def webhook_secrets_of(text: str) -> tuple[str, ...]:
+    """Signing secrets out of a list that commas or spaces separate.
+
+    Raises:
+        ValueError: one is none.
+    """
+    secrets = tuple(text.replace(",", " ").split())
+    for secret in secrets:
+        try:
+            is_key = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) > 0
+        except binascii.Error:
+            is_key = False
+        if not is_key:
+            raise ValueError("must be `whsec_` and base64, as the provider shows it")
+    return secrets
+
+
 JwtSecret = Annotated[SecretStr, _holding(_check_jwt_secret)]
 ServiceKeys = Annotated[SecretStr, _holding(_check_service_keys)]
 EncryptionKeys = Annotated[SecretStr, _holding(decoded_keys)]
 PostgresUrl = Annotated[SecretStr, _holding(_check_postgres_url)]
 RedisUrl = Annotated[SecretStr, _holding(check_redis_url)]
+WebhookSecrets = Annotated[SecretStr, _holding(webhook_secrets_of)]
 SmtpUrl = Annotated[SecretStr, _holding(_check_smtp_url)]
 ServiceAccountKey = Annotated[SecretStr, _holding(ServiceAccount.parse)]

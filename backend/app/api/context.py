@@ -14,6 +14,8 @@ from app.services.batch_service import BatchService
 from app.services.callback_service import CallbackService
 from app.services.cancel_service import CancelService
 from app.services.dead_letter_service import DeadLetterService
+from app.services.email_event_service import EmailEventService
+from app.services.email_tracking_service import EmailTrackingService
 from app.services.explain_service import ExplainService
 from app.services.inbox_changes import InboxChanges
 from app.services.inbox_service import InboxService
@@ -24,6 +26,7 @@ from app.services.receipt_service import ReceiptService
 from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
 from app.services.trace_service import TraceService
+from app.services.unsubscribe_service import UnsubscribeService
 from app.services.user_service import UserService
 
 
@@ -44,6 +47,9 @@ class AppContext:
     actions: ActionService
     callbacks: CallbackService
     users: UserService
+    email_events: EmailEventService
+    tracking: EmailTrackingService
+    unsubscribing: UnsubscribeService
     preferences: PreferenceService
     user_settings: SettingsService
     dead_letters: DeadLetterService

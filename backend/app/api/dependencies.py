@@ -31,10 +31,14 @@ SECURITY_SCHEMES = {
     "ServiceKey": {"type": "apiKey", "in": "header", "name": "X-Service-Auth"},
     "InternalKey": {"type": "apiKey", "in": "header", "name": "X-Internal-Service-Key"},
     "ServiceName": {"type": "apiKey", "in": "header", "name": "X-Service-Name"},
+    "WebhookId": {"type": "apiKey", "in": "header", "name": "webhook-id"},
+    "WebhookTimestamp": {"type": "apiKey", "in": "header", "name": "webhook-timestamp"},
+    "WebhookSignature": {"type": "apiKey", "in": "header", "name": "webhook-signature"},
 }
 USER: SecurityRequirement = {"AccessToken": []}
 SERVICE: SecurityRequirement = {"AccessToken": [], "ServiceKey": []}
 INTERNAL: SecurityRequirement = {"InternalKey": [], "ServiceName": []}
+WEBHOOK: SecurityRequirement = {"WebhookId": [], "WebhookTimestamp": [], "WebhookSignature": []}
 
 
 @dataclass(frozen=True, slots=True)

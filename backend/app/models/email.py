@@ -3,11 +3,20 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, LargeBinary, SmallInteger
+from sqlalchemy import (
+    ARRAY,
+    TIMESTAMP,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Text
 
-from app.models.base import Base, CreatedAt, Name20, UserId, Zero
+from app.models.base import Base, CreatedAt, Name20, UserId
 
 
 class EmailRequest(Base):
@@ -55,8 +64,9 @@ class EmailLinks(Base):
 class EmailSuppression(Base):
     """An address that bounced, or whose owner complained, by the SHA-256 of its lower case.
 
-    Nothing is sent to it once `suppressed_at` is set. It outlives the user's erasure: who
-    complained is not written to because they came back.
+    Nothing is sent to it once `suppressed_at` is set. Soft bounces count as long as nothing was
+    delivered later. It outlives the user's erasure: who complained is not written to because they
+    came back.
     """
 
     __tablename__ = "email_suppressions"
@@ -69,7 +79,10 @@ class EmailSuppression(Base):
 
     address_digest: Mapped[bytes] = mapped_column(primary_key=True)
     reason: Mapped[Name20]
-    soft_bounces: Mapped[Zero]
+    soft_bounced_at: Mapped[list[datetime]] = mapped_column(
+        ARRAY(TIMESTAMP(timezone=True)), server_default=text("'{}'::timestamptz[]")
+    )
+    delivered_at: Mapped[datetime | None]
     suppressed_at: Mapped[datetime | None]
     updated_at: Mapped[CreatedAt]
 

@@ -7,6 +7,7 @@ from app.db.database import Database
 from app.pipeline.deliver import Clock
 from app.pipeline.idempotency import forget_expired
 from app.pipeline.keyring import Keyring
+from app.pipeline.webhook_receipts import forget_received
 
 
 class Tidier:
@@ -34,18 +35,19 @@ class Tidier:
         self._clock = clock
 
     async def tidy(self) -> int:
-        """Delete idempotency keys whose day is over, and emails' requests that are settled.
+        """Delete idempotency keys and webhooks whose time is over, and settled email requests.
 
         Sees to the VAPID keys too (SEC-003).
 
         Returns:
-            How many idempotency keys were deleted.
+            How many keys and webhooks were deleted.
 
         Raises:
             Unavailable: PostgreSQL is away; the next time does it.
         """
         async with self._database.group_as_service() as driver:
             forgotten = await forget_expired(driver, self._clock())
+            forgotten += await forget_received(driver, self._clock())
         now = self._clock()
         await requests.tidy(self._database, now, links_since=now - self._retention)
         await self._keyring.rotate_when_older_than(self._rotation)

@@ -42,7 +42,8 @@ log = structlog.get_logger()
 OUTCOMES_AT_ONCE = 500
 
 # The lease's token fences: a worker that wakes up late changes nothing. What was cancelled while it
-# was being sent is not tried again, nor what its device has acknowledged meanwhile.
+# was being sent is not tried again. What became of it meanwhile, its device's or its provider's
+# word, counts more than how the attempt ended: of such a row nothing but the lease is settled.
 RECORD = text(f"""
     WITH told AS (
         SELECT t.id, t.token, t.provider_id, t.attempts, t.detail, t.uncounted, t.device_id,
@@ -82,23 +83,28 @@ RECORD = text(f"""
         ) AS chosen ON true
     ), recorded AS (
         UPDATE notification_deliveries d
-        SET status = CASE WHEN d.status = 'delivered' THEN d.status ELSE t.status END,
-            reason = t.reason, error_message = t.detail, lease_token = NULL,
-            next_attempt_at = CASE WHEN d.status <> 'delivered' THEN t.due END,
-            digest_slot = CASE WHEN d.status <> 'delivered' THEN t.slot END,
+        SET status = CASE WHEN d.status = 'pending' THEN t.status ELSE d.status END,
+            reason = CASE WHEN d.status = 'pending' THEN t.reason ELSE d.reason END,
+            error_message = CASE WHEN d.status = 'pending' THEN t.detail ELSE d.error_message END,
+            lease_token = NULL,
+            next_attempt_at = CASE WHEN d.status = 'pending' THEN t.due END,
+            digest_slot = CASE WHEN d.status = 'pending' THEN t.slot END,
             counted_at = coalesce(t.counted_at, d.counted_at),
             attempts = d.attempts - t.uncounted,
             -- Who lives to record an outcome was not killed by it: no suspect any more.
             urgency = mod(d.urgency, 4),
             provider_id = coalesce(t.provider_id, d.provider_id),
             sent_at = CASE
-                WHEN t.status = 'sent' OR d.status = 'delivered' THEN CAST(:now AS timestamptz)
+                WHEN d.status <> 'pending' THEN d.sent_at
+                WHEN t.status = 'sent' THEN CAST(:now AS timestamptz)
             END,
             failed_at = CASE
-                WHEN t.status = 'failed' AND d.status <> 'delivered' THEN CAST(:now AS timestamptz)
+                WHEN d.status <> 'pending' THEN d.failed_at
+                WHEN t.status = 'failed' THEN CAST(:now AS timestamptz)
             END
         FROM told t
-        WHERE d.id = t.id AND d.lease_token = t.token AND d.status IN ('pending', 'delivered')
+        WHERE d.id = t.id AND d.lease_token = t.token
+          AND d.status IN ('pending', 'delivered', 'bounced', 'failed')
         -- The device may have been removed since.
         RETURNING d.notification_id, d.user_id, d.channel,
                   coalesce(t.device_id, d.device_id) AS device_id, t.event, t.reason,

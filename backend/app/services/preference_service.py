@@ -139,6 +139,10 @@ class PreferenceService:
         chosen = await self._look(user_id)
         return PreferenceList(items=chosen.items(), of_all=chosen.of_all())
 
+    async def chosen(self, user_id: UUID) -> Chosen:
+        """What was chosen, and what follows from it."""
+        return await self._look(user_id)
+
     async def update_type(
         self, user_id: UUID, kind: NotificationType, wanted: UpdatePreference
     ) -> TypePreference:

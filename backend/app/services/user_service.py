@@ -39,6 +39,11 @@ UPSERT_RECIPIENT = text("""
                       THEN excluded.locale ELSE r.locale END,
         attributes = CASE WHEN 'attributes' = ANY(CAST(:sent AS text[]))
                           THEN excluded.attributes ELSE r.attributes END,
+        -- Links in emails to another address are void.
+        email_epoch = r.email_epoch + CAST(
+            'email' = ANY(CAST(:sent AS text[]))
+            AND lower(excluded.email) IS DISTINCT FROM lower(r.email) AS int
+        ),
         updated_at = now()
     RETURNING user_id AS id, email, full_name, timezone, locale, attributes
 """)

@@ -47,7 +47,8 @@ UPGRADE = """
         reason VARCHAR(20) NOT NULL
             CONSTRAINT suppressions_reason_check
             CHECK (reason IN ('bounced', 'complained', 'soft_bounced')),
-        soft_bounces INTEGER DEFAULT 0 NOT NULL,
+        soft_bounced_at TIMESTAMPTZ[] DEFAULT '{}' NOT NULL,
+        delivered_at TIMESTAMPTZ,
         suppressed_at TIMESTAMPTZ,
         updated_at TIMESTAMPTZ DEFAULT now() NOT NULL
     );

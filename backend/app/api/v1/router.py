@@ -4,7 +4,7 @@ Every router of routers costs each request a match of its own, so the applicatio
 one by one; static paths come before those with parameters, and creates first of all.
 """
 
-from app.api.v1 import action_callbacks, dead_letters, internal
+from app.api.v1 import action_callbacks, dead_letters, email, internal, webhooks
 from app.api.v1.notifications import actions, bulk, create, explain, inbox, preferences, push
 
 PREFIX = "/api/v1"
@@ -19,4 +19,6 @@ ROUTERS = (
     dead_letters.router,
     action_callbacks.router,
     explain.router,
+    webhooks.router,
+    email.router,
 )
