@@ -41,20 +41,18 @@ OF_THE_STATE: Final = (MailEvent.SENT, MailEvent.FAILED)
 # The provider's id is surer than the tags: a letter that was sent again has the same tags.
 FIND: Final = """
     SELECT id, user_id, is_digest, notification_ids, sent_at FROM (
-        SELECT 1 AS rank, id, user_id, false AS is_digest,
-               ARRAY[notification_id] AS notification_ids, sent_at
-        FROM notification_deliveries
-        WHERE channel = 'email' AND provider_id = $1::text
-        UNION ALL
-        SELECT 2, id, user_id, true, notification_ids, sent_at
+        SELECT 1 AS rank, id, user_id, true AS is_digest, notification_ids, sent_at
         FROM email_digests WHERE provider_id = $1::text
         UNION ALL
-        SELECT 3, id, user_id, false, ARRAY[notification_id], sent_at
+        SELECT 2, id, user_id, false, ARRAY[notification_id], sent_at
+        FROM notification_deliveries WHERE channel = 'email' AND provider_id = $1::text
+        UNION ALL
+        SELECT 3, id, user_id, true, notification_ids, sent_at
+        FROM email_digests WHERE id = $3::uuid OR id = $4::uuid
+        UNION ALL
+        SELECT 4, id, user_id, false, ARRAY[notification_id], sent_at
         FROM notification_deliveries
         WHERE channel = 'email' AND (notification_id = $2::uuid OR id = $4::uuid)
-        UNION ALL
-        SELECT 4, id, user_id, true, notification_ids, sent_at
-        FROM email_digests WHERE id = $3::uuid OR id = $4::uuid
     ) found ORDER BY rank LIMIT 1
 """
 # Reports of one letter take turns; what the former wrote is seen by the next statement.
@@ -104,11 +102,11 @@ ADD_EVENTS: Final = """
     INSERT INTO notification_events (
         notification_id, user_id, channel, event, reason, detail, at
     )
-    SELECT n.id, n.user_id, 'email', $2, $3, told.detail, $5
+    SELECT n.id, n.user_id, 'email', $2::text, $3::text, told.detail, $5::timestamptz
     FROM notifications n, CAST($4::text AS jsonb) AS told (detail)
-    WHERE n.id = ANY($1::uuid[]) AND ($6 OR NOT EXISTS (
+    WHERE n.id = ANY($1::uuid[]) AND ($6::boolean OR NOT EXISTS (
         SELECT FROM notification_events e
-        WHERE e.notification_id = n.id AND e.channel = 'email' AND e.event = $2
+        WHERE e.notification_id = n.id AND e.channel = 'email' AND e.event = $2::text
           AND e.detail -> 'link' IS NOT DISTINCT FROM told.detail -> 'link'
           AND e.detail -> 'machine' IS NOT DISTINCT FROM told.detail -> 'machine'
     ))
@@ -196,11 +194,13 @@ async def record(driver: Driver, letter: SentLetter, report: Report) -> None:
     if (state := STATES.get(report.event)) is not None:
         went = Reason.DIGEST if letter.is_digest else Reason.SENT_NOW
         reason = report.reason or went
-        facts = (state.value, reason.value, report.explanation, report.at, report.provider_id)
-        (row,) = await driver.fetch(SETTLE_DELIVERIES, *facts, letter.notification_ids)
+        facts = (state.value, reason.value, report.explanation, report.at)
+        # What the provider calls a digest is no name of the deliveries in it.
+        name = None if letter.is_digest else report.provider_id
+        (row,) = await driver.fetch(SETTLE_DELIVERIES, *facts, name, letter.notification_ids)
         moved = row["moved"]
         if letter.is_digest:
-            await driver.execute(SETTLE_DIGEST, *facts, [letter.id])
+            await driver.execute(SETTLE_DIGEST, *facts, report.provider_id, [letter.id])
     if report.event in OF_THE_STATE and not moved:
         return
     detail = {**report.detail, **({"digest_id": str(letter.id)} if letter.is_digest else {})}
