@@ -19,6 +19,7 @@ from app.api.middleware import CORRELATION_HEADER
 from app.config import Settings
 from app.main import create_app
 from app.security.ack_tokens import AckTokens
+from app.security.email_tokens import EmailTokens
 from app.security.jwt import issue_token
 from tests.contract.callers import (
     V1,
@@ -59,6 +60,7 @@ class World:
     callback: str
     subscription: str
     ack_token: str
+    opened: str
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,31 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", f"{V1}/notifications/{{notification_id}}/trace"): Route(
         Access.USER_OR_OPERATOR, lambda w: f"{V1}/notifications/{w.notification}/trace"
     ),
+    # The signature, and the token of a link, are the credentials.
+    ("POST", f"{V1}/webhooks/resend"): Route(
+        Access.ANYBODY, at(f"{V1}/webhooks/resend"), status=401
+    ),
+    ("GET", f"{V1}/email/unsubscribe/{{token}}"): Route(
+        Access.ANYBODY, at(f"{V1}/email/unsubscribe/nobodys"), status=404
+    ),
+    ("POST", f"{V1}/email/unsubscribe/{{token}}"): Route(
+        Access.ANYBODY, at(f"{V1}/email/unsubscribe/nobodys"), status=404
+    ),
+    ("GET", f"{V1}/email/open/{{token}}"): Route(
+        Access.ANYBODY, lambda w: f"{V1}/email/open/{w.opened}"
+    ),
+    ("GET", f"{V1}/email/click/{{token}}"): Route(
+        Access.ANYBODY, at(f"{V1}/email/click/nobodys"), status=404
+    ),
     ("PUT", f"{V1}/internal/users/{{user_id}}"): Route(
         Access.INTERNAL, lambda w: f"{V1}/internal/users/{w.user}", lambda _: {}
     ),
 }
 # Routes that openapi leaves out; tests of their own are below.
 HIDDEN_ROUTES = {
+    ("HEAD", f"{V1}/email/unsubscribe/{{token}}"),
+    ("HEAD", f"{V1}/email/open/{{token}}"),
+    ("HEAD", f"{V1}/email/click/{{token}}"),
     ("GET", "/"),
     ("GET", "/"),  # there once the page is built
     ("GET", "/sw.js"),  # with it
@@ -437,8 +458,16 @@ async def world(api: Api) -> World:
     await api.register_callback(callback)
     subscription, delivery = await api.pushed(user)
     token = AckTokens(api.settings.encryption_keys).issue(delivery)
+    opened = EmailTokens(api.settings.encryption_keys).opened(uuid4())
     return World(
-        user, UUID(created["id"]), batch_id, dead_letter, callback, subscription["id"], token
+        user,
+        UUID(created["id"]),
+        batch_id,
+        dead_letter,
+        callback,
+        subscription["id"],
+        token,
+        opened,
     )
 
 

@@ -1,8 +1,9 @@
 """The API keeps what its OpenAPI document says, on data made from that document."""
 
+import time
 from collections.abc import Callable
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
+from app.api.dependencies import WEBHOOK
 from app.config import Settings
 from app.main import create_app
 from app.security.ack_tokens import AckTokens
+from app.security.webhooks import signed_headers
 from tests.contract.callers import V1, Api, Headers, content
 
 Case = Any  # of one operation, which schemathesis types too loosely to name
@@ -79,6 +82,7 @@ class Known:
         kinds: dict[frozenset[str], Callable[[], Headers]] = {
             frozenset({"AccessToken", "ServiceKey"}): self.api.service,
             frozenset({"InternalKey", "ServiceName"}): self.api.internal,
+            frozenset(WEBHOOK): dict,  # its signature is of the body
             frozenset({"AccessToken"}): self.api.admin
             if len(requirements) > 1
             else lambda: self.api.user(UUID(self.ids["user_id"])),
@@ -121,6 +125,11 @@ async def send(api: Api, case: Case, headers: Headers) -> httpx.Response:
     """Send the case, byte for byte as it would go over the wire."""
     parts: dict[str, Any] = case.as_transport_kwargs(base_url=BASE_URL, headers=dict(headers))
     prepared: Any = requests.Request(**parts).prepare()
+    if case.operation.definition.raw.get("security") == [WEBHOOK]:
+        body: bytes | str = prepared.body or b""
+        raw = body.encode() if isinstance(body, str) else body
+        (secret,) = api.settings.webhook_secrets
+        prepared.headers.update(signed_headers(secret, uuid4().hex, int(time.time()), raw))
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in prepared.headers.items()]
     return await api.client.request(
         prepared.method, prepared.url, content=prepared.body, headers=pairs
