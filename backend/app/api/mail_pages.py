@@ -83,7 +83,7 @@ def accepted_words(accept_language: str | None) -> Phrases:
     """The words for a reader of whom nothing is known but what their browser asks for."""
     for item in (accept_language or "").split(",")[:10]:
         tag = item.partition(";")[0].strip()
-        if tag and phrases_of(tag).language in languages_of(tag)[:-1]:
+        if phrases_of(tag).language == languages_of(tag)[0].partition("-")[0] and tag:
             return phrases_of(tag)
     return phrases_of(None)
 

@@ -1,8 +1,8 @@
 """What Resend posts (REQ-014)."""
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from typing import Any
 
-from app.schemas.base import JsonObject
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 
 class ResendEvent(BaseModel):
@@ -14,7 +14,7 @@ class ResendEvent(BaseModel):
     created_at: AwareDatetime | None = Field(
         None, description="When it happened; else when it was posted."
     )
-    data: JsonObject = Field(
+    data: dict[str, Any] = Field(
         description="`email_id`, `to`, `tags`, and what belongs to the type.",
         examples=[{"email_id": "56761188-7520-42d8-8898-ff6fc54ce618", "to": ["ada@example.com"]}],
     )

@@ -16,7 +16,7 @@ from app.main import MAX_BODY_BYTES
 from app.pipeline.keyring import Keyring
 from app.pipeline.tidy import Tidier
 from app.security.webhooks import new_secret, signed_headers
-from tests.contract.callers import V1, Api, Json, assert_refused, content, open_api
+from tests.contract.callers import V1, Json, assert_refused, content, open_api
 from tests.contract.mailing import (
     NOW,
     SAFARI,
@@ -352,8 +352,7 @@ class TestStates:
 # Of each kind one, with the time it happened; and what must be there however they arrive.
 STORIES: dict[str, tuple[list[tuple[str, int, str | None]], str, str | None]] = {
     "delivered and read": (
-        [("sent", 1, None), ("delivery_delayed", 2, None), ("delivered", 3, None),
-         ("opened", 4, None)],
+        [("delivery_delayed", 2, None), ("delivered", 3, None), ("opened", 4, None)],
         "delivered", None,
     ),
     "delivered, then bounced": (
