@@ -565,7 +565,11 @@ async def test_credentials_are_judged_before_the_body(
     assert_refused(answer, 401, "not_authenticated")
 
 
-@pytest.mark.parametrize("route", [key for key in ROUTES if "{" in key[1]], ids=" ".join)
+@pytest.mark.parametrize(
+    "route",
+    [key for key in ROUTES if "{" in key[1] and ROUTES[key].access is not Access.ANYBODY],
+    ids=" ".join,
+)
 async def test_credentials_are_judged_before_the_path(api: Api, route: tuple[str, str]) -> None:
     path = re.sub(r"{\w+}", "nonsense", route[1])
     assert_refused(await api.client.request(route[0], path), 401, "not_authenticated")

@@ -65,7 +65,8 @@ OPERATIONS = load_operations()
 TAKING_SOMETHING = [
     label
     for label, operation in OPERATIONS.items()
-    if operation.body or operation.query or operation.path_parameters
+    if (operation.body or operation.query or operation.path_parameters)
+    and "{token}" not in label  # any text may be one
 ]
 
 
