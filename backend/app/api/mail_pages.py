@@ -23,7 +23,7 @@ HEADERS: Final = {
     "X-Robots-Tag": "noindex, nofollow",
     "Referrer-Policy": "no-referrer",
 }
-# The style's own characters count for its hash; everything else is escaped.
+# All is escaped but the style, whose very characters are hashed.
 TEMPLATE: Final = Environment(loader=FileSystemLoader(FOLDER), autoescape=True).get_template(
     "page.html"
 )

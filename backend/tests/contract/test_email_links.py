@@ -1,7 +1,9 @@
 """Where the links in emails lead: pixel, redirect, unsubscribing (REQ-014, RFC 8058)."""
 
+import base64
 import re
 from collections.abc import AsyncGenerator
+from hashlib import sha256
 from uuid import UUID, uuid4
 
 import httpx
@@ -367,6 +369,9 @@ class TestPages:
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; style-src 'sha256-")
         assert "unsafe" not in policy
+        (style,) = re.findall("<style>(.*?)</style>", answer.text, re.DOTALL)
+        digest_ = base64.b64encode(sha256(style.encode()).digest()).decode()
+        assert f"style-src 'sha256-{digest_}';" in policy
         assert "script" not in answer.text
         assert answer.headers["Cache-Control"] == "no-store"
         assert "noindex" in answer.headers["X-Robots-Tag"]
