@@ -99,10 +99,12 @@ def test_the_policy_is_run_in_one_place() -> None:
 def test_creating_claiming_and_explaining_all_run_it() -> None:
     # Claims directly, the others through the user whom they looked at.
     assert importers(f"{RUNNER}.run_policy") == {
+        "app.pipeline.gather": "run_policy",
         "app.pipeline.reconsider": "run_policy",
         "app.pipeline.summary": "run_policy",
     }
     assert calls_of("run_policy", MODULES["app.pipeline.reconsider"]) == ["_decided", "_limited"]
+    assert calls_of("run_policy", MODULES["app.pipeline.gather"]) == ["_run"]
     assert calls_of("run_policy", MODULES["app.pipeline.summary"]) == ["_may_go"]
     assert calls_of("run_policy", MODULES[RUNNER]) == ["decide"]  # Target's
     assert sorted(attribute_calls("decide")) == [
