@@ -12,6 +12,7 @@
     ├── MethodNotAllowed      405 method_not_allowed
     ├── IdempotencyConflict   409 idempotency_conflict
     ├── EndpointInUse         409 endpoint_in_use
+    ├── TemplateExists        409 template_exists
     ├── BodyTooLarge          413 body_too_large
     ├── RateLimited           429 rate_limited
     ├── QueueFull             429 queue_full
@@ -149,6 +150,14 @@ class EndpointInUse(NotifyError):
     status = 409
     code = "endpoint_in_use"
     default_message = "Another user has this endpoint; subscribe the browser anew."
+
+
+class TemplateExists(NotifyError):
+    """There is a template with this name in this language already (REQ-004)."""
+
+    status = 409
+    code = "template_exists"
+    default_message = "This template is there already in this language; PUT adds a version."
 
 
 class BodyTooLarge(NotifyError):

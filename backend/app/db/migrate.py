@@ -1,4 +1,4 @@
-"""Brings the schema to its newest revision and lets the login role use it."""
+"""Brings the schema to its newest revision, lets the login role use it, and puts templates in."""
 
 import asyncio
 from pathlib import Path
@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from app.config import ConfigurationError, Settings
 from app.db.database import asyncpg_url
+from app.db.shipped import put_shipped_templates
 
 ALEMBIC_INI = Path(__file__).parents[2] / "alembic.ini"
 MIGRATION_LOCK = 0x6E6F74696679  # "notify": one program migrates at a time
@@ -26,6 +27,8 @@ ROLES = "authenticated, service_role, notify_user"
 
 def migrate(settings: Settings, revision: str = "head") -> None:
     """Run the migrations up to `revision`; does nothing when the schema is there already.
+
+    At the newest revision, the templates that come with the program are put in.
 
     Args:
         settings: `database_owner_url`, or else `database_url`, is logged in to.
@@ -57,6 +60,8 @@ async def _migrate(url: str, login: str | None, revision: str) -> None:
             await guard.execute(TAKE_LOCK)
             await connection.run_sync(_run_alembic, revision)
             await connection.run_sync(_grant_roles, login, revision)
+            if revision == "head":
+                await connection.run_sync(put_shipped_templates)
             await connection.commit()
     finally:
         await engine.dispose()
