@@ -14,6 +14,9 @@ FIELDS: Final = (
 HTML_FIELDS: Final = frozenset({"email_html"})
 """Those whose values are escaped: they are HTML."""
 
+MARKDOWN_FIELDS: Final = frozenset({"body"})
+"""Those whose values are escaped, too: they are Markdown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

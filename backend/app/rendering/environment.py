@@ -24,6 +24,7 @@ from jinja2.utils import Namespace, pass_eval_context
 
 from app.rendering.conventions import FILTERS as CONVENTIONS
 from app.rendering.conventions import Unfit
+from app.rendering.values import Kind, escaped_markup, shown_in
 
 MAX_SOURCE: Final = 64 * 1024  # characters
 MAX_TEXT: Final = 256 * 1024  # characters that an operator or filter may make
@@ -86,14 +87,18 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """Compiles and runs sources, without reading any other.
 
     Args:
-        html: whether the values are escaped.
+        kind: of the text, as which the values are escaped.
     """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
-    def __init__(self, *, html: bool) -> None:
+    def __init__(self, kind: Kind = "text") -> None:
         super().__init__(
-            autoescape=html, undefined=StrictUndefined, finalize=_shown, cache_size=0, loader=None
+            autoescape=kind != "text",
+            undefined=StrictUndefined,
+            finalize=shown_in(kind),
+            cache_size=0,
+            loader=None,
         )
         self.globals = {"range": _range, "namespace": Namespace}
         self.filters = {
@@ -103,6 +108,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "round": _round,
             **CONVENTIONS,
         }
+        if kind == "markdown":
+            self.filters |= dict.fromkeys(("e", "escape"), escaped_markup)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """A key of an object, else a method that is allowed."""
@@ -266,11 +273,6 @@ def _can_be_stored(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
-
-
-def _shown(value: Any) -> Any:
-    """What stands in the text for a value: nothing for None."""
-    return "" if value is None else value
 
 
 def _size(value: object) -> int | None:

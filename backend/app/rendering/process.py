@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Final
 
 from app.rendering.conventions import NAME, Conventions
 from app.rendering.environment import Compiled, Refused, Sandbox, compiled, names_in
+from app.rendering.values import KINDS, Kind
 
 LENGTH: Final = struct.Struct(">I")
 READY: Final[dict[str, Any]] = {"ready": True}
@@ -43,16 +44,16 @@ class Workshop:
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self._begin = begin
-        self._sandboxes = {html: Sandbox(html=html) for html in (False, True)}
-        self._compiled: OrderedDict[tuple[str, bool], Compiled] = OrderedDict()
+        self._sandboxes = {kind: Sandbox(kind) for kind in KINDS}
+        self._compiled: OrderedDict[tuple[str, Kind], Compiled] = OrderedDict()
         self._characters = 0
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """What is answered to a request.
 
         Args:
-            request: `fields`, a list of name, source, whether values are escaped, and the most
-                characters of the text. To render, `variables`, `language` and `timezone` beside;
+            request: `fields`, a list of name, source, kind, and the most characters of the
+                text. To render, `variables`, `language` and `timezone` beside;
                 to check, nothing.
 
         Returns:
@@ -66,32 +67,32 @@ class Workshop:
         conventions = Conventions.of(request["language"], request["timezone"])
         context = {**request["variables"], NAME: conventions}
         texts: dict[str, str] = {}
-        for field, source, html, most in request["fields"]:
+        for field, source, kind, most in request["fields"]:
             self._begin()
             try:
-                texts[field] = self._template(source, html=html).text(context, most)
+                texts[field] = self._template(source, kind).text(context, most)
             except Refused as refused:
                 return _refusal(field, refused)
         return {"texts": texts}
 
     def _names(self, request: dict[str, Any]) -> dict[str, Any]:
         names: set[str] = set()
-        for field, source, html, _most in request["fields"]:
+        for field, source, kind, _most in request["fields"]:
             self._begin()
             try:
-                names |= names_in(self._sandboxes[html], source)
-                self._template(source, html=html)
+                names |= names_in(self._sandboxes[kind], source)
+                self._template(source, kind)
             except Refused as refused:
                 return _refusal(field, refused)
         return {"names": sorted(names)}
 
-    def _template(self, source: str, *, html: bool) -> Compiled:
-        key = (source, html)
+    def _template(self, source: str, kind: Kind) -> Compiled:
+        key = (source, kind)
         known = self._compiled.get(key)
         if known is not None:
             self._compiled.move_to_end(key)
             return known
-        template = self._compiled[key] = compiled(self._sandboxes[html], source)
+        template = self._compiled[key] = compiled(self._sandboxes[kind], source)
         self._characters += len(source)
         while self._characters > CACHED_CHARACTERS:
             (oldest, _), _ = self._compiled.popitem(last=False)

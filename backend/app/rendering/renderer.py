@@ -14,8 +14,9 @@ import orjson
 import structlog
 
 from app.errors import Unavailable
-from app.rendering.base import HTML_FIELDS, CannotRender, Checked, Job, Rendered
+from app.rendering.base import HTML_FIELDS, MARKDOWN_FIELDS, CannotRender, Checked, Job, Rendered
 from app.rendering.process import LENGTH, OUT_OF_MEMORY
+from app.rendering.values import Kind
 
 log = structlog.get_logger()
 
@@ -243,11 +244,14 @@ def _to_render(job: Job) -> Mapping[str, Any]:
     }
 
 
-def _fields(sources: Mapping[str, str]) -> list[tuple[str, str, bool, int]]:
-    return [
-        (field, source, field in HTML_FIELDS, MAX_HTML if field in HTML_FIELDS else MAX_TEXT)
-        for field, source in sources.items()
-    ]
+def _fields(sources: Mapping[str, str]) -> list[tuple[str, str, Kind, int]]:
+    return [(field, source, *_kind_and_length(field)) for field, source in sources.items()]
+
+
+def _kind_and_length(field: str) -> tuple[Kind, int]:
+    if field in HTML_FIELDS:
+        return "html", MAX_HTML
+    return "markdown" if field in MARKDOWN_FIELDS else "text", MAX_TEXT
 
 
 def _frame(request: Mapping[str, Any]) -> bytes:
