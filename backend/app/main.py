@@ -70,6 +70,7 @@ from app.services.push_service import PushService
 from app.services.receipt_service import ReceiptService
 from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
+from app.services.template_service import TemplateService
 from app.services.trace_service import TraceService
 from app.services.unsubscribe_service import UnsubscribeService
 from app.services.user_service import UserService
@@ -163,6 +164,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             subscription_counts=SubscriptionCounts(database),
             explaining=ExplainService(database, audience, wording, clock),
             traces=TraceService(database),
+            templates=TemplateService(settings, database, renderer, clock),
         )
 
 

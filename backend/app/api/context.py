@@ -25,6 +25,7 @@ from app.services.push_service import PushService
 from app.services.receipt_service import ReceiptService
 from app.services.settings_service import SettingsService
 from app.services.subscription_counts import SubscriptionCounts
+from app.services.template_service import TemplateService
 from app.services.trace_service import TraceService
 from app.services.unsubscribe_service import UnsubscribeService
 from app.services.user_service import UserService
@@ -60,3 +61,4 @@ class AppContext:
     subscription_counts: SubscriptionCounts
     explaining: ExplainService
     traces: TraceService
+    templates: TemplateService

@@ -199,7 +199,7 @@ def names_in(sandbox: Sandbox, source: str) -> frozenset[str]:
         tree = sandbox.parse(source)
         for node in tree.find_all(nodes.Node):
             _refuse_forbidden(sandbox, node)
-        return frozenset(find_undeclared_variables(tree))
+        return frozenset(find_undeclared_variables(tree) - sandbox.globals.keys())
 
 
 def _refuse_forbidden(sandbox: Sandbox, node: nodes.Node) -> None:

@@ -1,18 +1,14 @@
 """Templates as operators write and read them (REQ-004)."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
     Field,
-    JsonValue,
-    StrictBool,
     StringConstraints,
-    TypeAdapter,
-    ValidationError,
+    WithJsonSchema,
     field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -23,14 +19,14 @@ from app.schemas.base import (
     MAX_BODY_BYTES,
     Answered,
     AnsweredInstant,
-    Instant,
     Received,
     SmallObject,
     TimezoneName,
 )
 
 TEMPLATE_NAME: Final = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
-VARIABLE_NAME: Final = r"^[A-Za-z][A-Za-z0-9_]{0,63}$"
+VARIABLE_NAME: Final = r"^[A-Za-z][A-Za-z0-9_]{0,99}$"
+TYPES: Final = ("string", "integer", "number", "boolean", "datetime")
 MAX_LANGUAGE: Final = 10
 MAX_VARIABLES: Final = 100
 MAX_LINE: Final = 4_000  # characters; a plural of six categories takes room
@@ -38,14 +34,6 @@ TEXTS: Final = (
     "title_template", "body_template", "email_subject_template", "email_html_template",
     "email_text_template", "push_title_template", "push_body_template",
 )  # fmt: skip
-
-_VALUES: Final[dict[str, TypeAdapter[Any]]] = {
-    "string": TypeAdapter(Annotated[str, Field(strict=True)]),
-    "integer": TypeAdapter(Annotated[int, Field(strict=True)]),
-    "number": TypeAdapter(Annotated[float, Field(strict=True, allow_inf_nan=False)]),
-    "boolean": TypeAdapter(StrictBool),
-    "datetime": TypeAdapter(Instant),
-}
 
 
 def _some_text(value: str) -> str:
@@ -85,41 +73,39 @@ HtmlSource = Annotated[
     str, Field(max_length=MAX_BODY_BYTES, description="Jinja2 of the HTML inside the letter."),
     AfterValidator(_some_text),
 ]  # fmt: skip
-VariableType = Literal["string", "integer", "number", "boolean", "datetime"]
-
-
-class Variable(Received):
-    """A value that a template takes."""
-
-    type: VariableType
-    required: StrictBool | None = Field(
-        None, description="Default: `true`, or `false` where there is a default."
-    )
-    default: JsonValue = Field(None, description="What it is where a call gives none.")
-
-    @model_validator(mode="after")
-    def _default_fits(self) -> Self:
-        if self.default is None:
-            return self
-        if self.required:
-            raise PydanticCustomError("required_with_default", "has a default only if not required")
-        try:
-            _VALUES[self.type].validate_python(self.default)
-        except ValidationError:
-            raise PydanticCustomError("wrong_type", "has a default of another type") from None
-        return self
-
-
 Variables = Annotated[
-    dict[
-        Annotated[str, StringConstraints(pattern=VARIABLE_NAME)], VariableType | Variable
-    ],
+    SmallObject,
     Field(
         max_length=MAX_VARIABLES,
-        description="What the texts may use. A type alone means that it is required.",
+        description=(
+            "What the texts may use, by name: a type, which is then required, or an object of"
+            " `type`, `required` and `default`."
+        ),
         examples=[{"actor_name": "string", "due_at": {"type": "datetime", "required": False}}],
     ),
-]  # fmt: skip
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": MAX_VARIABLES,
+            "propertyNames": {"pattern": VARIABLE_NAME},
+            "additionalProperties": {
+                "anyOf": [
+                    {"enum": [*TYPES]},
+                    {
+                        "type": "object",
+                        "properties": {
+                            "type": {"enum": [*TYPES]},
+                            "required": {"type": "boolean"},
+                            "default": {},
+                        },
+                        "required": ["type"],
+                        "additionalProperties": False,
+                    },
+                ]
+            },
+        }
+    ),
+]
 Channels = Annotated[
     list[Channel], Field(min_length=1, max_length=len(Channel)), AfterValidator(_distinct)
 ]
@@ -135,15 +121,19 @@ class _Texts(Received):
     push_body_template: TextSource | None = None
 
 
-class _Defaults(Received):
-    """What holds where a call says nothing else."""
+class _Content(_Texts):
+    """What a version of a template holds."""
 
     default_channels: Channels | None = Field(
         None, description="Narrows delivery where the call does not; null: it does not either."
     )
 
+    def content(self) -> dict[str, Any]:
+        """What is sent, by column, as it is stored."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"name", "language"})
 
-class CreateTemplate(_Texts, _Defaults):
+
+class CreateTemplate(_Content):
     """A template that is new in its language."""
 
     name: TemplateName = Field(examples=["order.shipped"])
@@ -157,7 +147,7 @@ class CreateTemplate(_Texts, _Defaults):
     variables: Variables = Field(default_factory=dict)
 
 
-class UpdateTemplate(_Texts, _Defaults):
+class UpdateTemplate(_Content):
     """A new version: fields that are sent, and all others as the active version has them."""
 
     name: TemplateName | None = Field(None, description="The same as in the address, if at all.")
@@ -175,10 +165,6 @@ class UpdateTemplate(_Texts, _Defaults):
             raise PydanticCustomError("null", "must not be null")
         return value
 
-    def changes(self) -> dict[str, Any]:
-        """What is sent, by column, as it is stored."""
-        return stored(self, exclude={"name", "language"})
-
 
 class PreviewTemplate(_Texts):
     """Values to render a template with; texts stand in for those of the stored one."""
@@ -194,11 +180,6 @@ class PreviewTemplate(_Texts):
     def texts(self) -> dict[str, str | None]:
         """The texts that are sent, by column."""
         return {name: getattr(self, name) for name in TEXTS if name in self.model_fields_set}
-
-
-def stored(wanted: CreateTemplate | UpdateTemplate, *, exclude: set[str]) -> dict[str, Any]:
-    """What is sent, by column, as it is stored."""
-    return wanted.model_dump(mode="json", exclude_unset=True, exclude=exclude)
 
 
 class StoredTemplate(Answered):
@@ -220,7 +201,7 @@ class StoredTemplate(Answered):
     push_body_template: str | None
     default_priority: Priority | None
     default_channels: list[Channel] | None
-    variables: dict[str, VariableType | Variable]
+    variables: Variables
     created_at: AnsweredInstant
     updated_at: AnsweredInstant
 

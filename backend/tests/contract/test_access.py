@@ -33,6 +33,7 @@ from tests.contract.callers import (
 )
 
 PUSH = f"{V1}/notifications/push"
+TEMPLATES = f"{V1}/notifications/templates"
 NEXT_KEY = "the-next-service-key"
 AUDIENCE, ISSUER = "authenticated", "https://issuer.example/auth/v1"
 
@@ -190,6 +191,30 @@ ROUTES: dict[tuple[str, str], Route] = {
         Access.USER,
         at(f"{V1}/notifications/preferences/task"),
         lambda _: {"push_enabled": True},
+    ),
+    ("GET", TEMPLATES): Route(Access.OPERATOR, at(TEMPLATES)),
+    ("POST", TEMPLATES): Route(
+        Access.OPERATOR,
+        at(TEMPLATES),
+        lambda _: {
+            "name": f"access-{uuid4().hex}",
+            "type": "task",
+            "title_template": "Title",
+            "body_template": "Body",
+        },
+        201,
+    ),
+    ("GET", f"{TEMPLATES}/{{name}}"): Route(Access.OPERATOR, at(f"{TEMPLATES}/task_assigned")),
+    ("PUT", f"{TEMPLATES}/{{name}}"): Route(
+        Access.OPERATOR, at(f"{TEMPLATES}/nobodys"), lambda _: {}, 404
+    ),
+    ("DELETE", f"{TEMPLATES}/{{name}}"): Route(
+        Access.OPERATOR,
+        at(f"{TEMPLATES}/nobodys"),
+        status=404,  # only the first deletion would succeed
+    ),
+    ("POST", f"{TEMPLATES}/{{name}}/preview"): Route(
+        Access.OPERATOR, at(f"{TEMPLATES}/task_assigned/preview"), lambda _: {}
     ),
     ("GET", f"{V1}/notifications/settings"): Route(Access.USER, at(f"{V1}/notifications/settings")),
     ("PUT", f"{V1}/notifications/settings"): Route(

@@ -5,7 +5,16 @@ one by one; static paths come before those with parameters, and creates first of
 """
 
 from app.api.v1 import action_callbacks, dead_letters, email, internal, webhooks
-from app.api.v1.notifications import actions, bulk, create, explain, inbox, preferences, push
+from app.api.v1.notifications import (
+    actions,
+    bulk,
+    create,
+    explain,
+    inbox,
+    preferences,
+    push,
+    templates,
+)
 
 PREFIX = "/api/v1"
 ROUTERS = (
@@ -14,6 +23,7 @@ ROUTERS = (
     internal.router,
     push.router,
     preferences.router,
+    templates.router,
     inbox.router,
     actions.router,
     dead_letters.router,
