@@ -36,7 +36,7 @@ COLUMNS: Final = (
     "id, name, language, version, is_active, is_shipped, created_at, updated_at, "
     + ", ".join(CONTENT)
 )  # fmt: skip
-NOTHING: Final = dict.fromkeys(CONTENT)
+NOTHING: Final[Mapping[str, Any]] = {**dict.fromkeys(CONTENT), "variables": {}}
 
 # ruff: noqa: S608 -- composed of nothing but the constants above
 READ_PAGE: Final = text(f"""
@@ -183,7 +183,7 @@ class TemplateService:
             ValidationFailed: a text is no template, or uses what is not declared.
             Unavailable: templates cannot be compiled, or PostgreSQL is away.
         """
-        content = NOTHING | wanted.content()
+        content = {**NOTHING, **wanted.content()}
         if content["default_priority"] is None:
             content["default_priority"] = effective_priority(Request(type=wanted.type)).value
         await self._check(content)
@@ -256,7 +256,7 @@ class TemplateService:
         """
         row = await self._in_language(name, wanted.language)
         unsaved = wanted.texts()
-        content: dict[str, Any] = {**NOTHING, "variables": {}, **(row or {}), **unsaved}
+        content: dict[str, Any] = {**NOTHING, **(row or {}), **unsaved}
         if content["title_template"] is None or content["body_template"] is None:
             raise NotFound
         language = wanted.language if row is None else row["language"]

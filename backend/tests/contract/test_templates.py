@@ -74,6 +74,10 @@ class TestCreating:
         assert stored["push_title_template"] is None
         assert await read(api, f"/{sent['name']}") == stored
 
+    async def test_one_may_do_without_variables(self, api: Api) -> None:
+        stored = await created(api, title_template="A", body_template="B", variables=...)
+        assert stored["variables"] == {}
+
     async def test_security_is_critical_unless_it_says_otherwise(self, api: Api) -> None:
         assert (await created(api, type="security"))["default_priority"] == "critical"
         low = await created(api, type="security", default_priority="low")
