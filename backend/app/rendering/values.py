@@ -29,7 +29,7 @@ OTHER_SCRIPTS: Final[Mapping[str, frozenset[str]]] = {
 }
 # Inside an address nothing may be put.
 ADDRESS: Final = re.compile(r"(?:[/?#]|[a-z][a-z0-9+.-]*:)\S*", re.IGNORECASE)
-MARKS: Final = re.compile(r"[\\`*_\[\]<>~|]|&(?=#|[a-z])", re.IGNORECASE)
+MARKS: Final = re.compile(r"[\\`*_\[\]<>~|]|&(?=#|[a-z][a-z0-9]*;)", re.IGNORECASE)
 # What begins a list, a heading or a line under one: after this much of a line.
 BLOCK: Final = re.compile(r"^\s*(?:\d{1,9}(?=[.)](?:\s|$))|(?=[-+](?:[\s-]|$)|#(?:[#\s]|$)|=))")
 

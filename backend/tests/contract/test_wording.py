@@ -220,7 +220,7 @@ class TestRefusals:
             ({"title": "{{ '' }}"}, "title cannot be rendered: the text is empty"),
             ({"body": " "}, "body cannot be rendered: the text is empty"),
             ({"body": "{{ 'ä' * 60000 }}"}, "the text has more than 64 KiB"),
-            ({"body": "{{ '> ' * 200 }}a"}, "nests more than 100 levels deep"),
+            ({"body": "> " * 200 + "a"}, "nests more than 100 levels deep"),
             ({"email_html": "{{ '' }}" + "<div>" * 200}, "nests more than 100 levels deep"),
         ],
     )

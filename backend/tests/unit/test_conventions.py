@@ -7,7 +7,7 @@ import pytest
 from app.rendering.conventions import NAME, Conventions
 from app.rendering.environment import Refused, Sandbox, compiled
 
-SANDBOX = Sandbox(html=False)
+SANDBOX = Sandbox()
 INSTANT = "2026-03-01T22:30:00+00:00"
 
 
@@ -36,7 +36,8 @@ def test_a_plural_is_chosen_by_the_rules_of_the_language(
     language: str, expected: dict[float, str]
 ) -> None:
     source = f"{{{{ n | plural({FORMS}) }}}}"
-    assert {n: say(source, language, n=n) for n in expected} == expected
+    # Latin letters in Arabic text stand in a pair of marks of direction.
+    assert {n: say(source, language, n=n).strip("\u2068\u2069") for n in expected} == expected
 
 
 def test_a_plural_shows_its_number_and_needs_only_other() -> None:
@@ -59,7 +60,7 @@ def test_a_plural_shows_its_number_and_needs_only_other() -> None:
         ("{{ 1234.5 | currency('JPY') }}", "en", "¥1,234"),
         ("{{ ['a', 'b', 'c'] | listing }}", "en", "a, b, and c"),
         ("{{ ['a', 'b', 'c'] | listing }}", "en-GB", "a, b and c"),
-        ("{{ ['a', 'b'] | listing }}", "ar", "a وb"),
+        ("{{ ['a', 'b'] | listing }}", "ar", "\u2068a وb\u2069"),
         ("{{ ['a', 'b'] | listing('or') }}", "de", "a oder b"),
         ("{{ ['a'] | listing }}{{ [] | listing }}", "de", "a"),
     ],

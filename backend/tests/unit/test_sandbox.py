@@ -10,7 +10,7 @@ from app.rendering.conventions import NAME, Conventions
 from app.rendering.environment import MAX_SOURCE, Refused, Sandbox, compiled, names_in
 
 CODES = {"syntax_error", "undefined_variable", "forbidden", "too_large", "failed"}
-PLAIN, HTML = Sandbox(html=False), Sandbox(html=True)
+PLAIN, HTML = Sandbox(), Sandbox("html")
 MOST = 64 * 1024
 SECRET = "hunter2"
 VALUES: dict[str, Any] = {

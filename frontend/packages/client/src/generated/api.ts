@@ -361,6 +361,78 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/notifications/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Templates
+         * @description Templates by name, language and version.
+         */
+        get: operations["list_templates"];
+        put?: never;
+        /**
+         * Create Template
+         * @description Add a template that is new in its language.
+         */
+        post: operations["create_template"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/templates/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Template
+         * @description One version of a template.
+         */
+        get: operations["get_template"];
+        /**
+         * Update Template
+         * @description Add a version, which is the active one from now on; what is not sent stays as it is.
+         */
+        put: operations["update_template"];
+        post?: never;
+        /**
+         * Delete Template
+         * @description Let no call use it any more; its versions can still be read by their numbers.
+         */
+        delete: operations["delete_template"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/templates/{name}/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview Template
+         * @description What it says, or would say with other texts; nothing is stored.
+         */
+        post: operations["preview_template"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/notifications/unread-count": {
         parameters: {
             query?: never;
@@ -1191,6 +1263,70 @@ export interface components {
             user_id: string;
         };
         /**
+         * CreateTemplate
+         * @description A template that is new in its language.
+         */
+        CreateTemplate: {
+            /** Email Subject Template */
+            email_subject_template?: string | null;
+            /** Email Html Template */
+            email_html_template?: string | null;
+            /** Email Text Template */
+            email_text_template?: string | null;
+            /** Push Title Template */
+            push_title_template?: string | null;
+            /** Push Body Template */
+            push_body_template?: string | null;
+            /**
+             * Default Channels
+             * @description Narrows delivery where the call does not; null: it does not either.
+             */
+            default_channels?: components["schemas"]["Channel"][] | null;
+            /**
+             * Name
+             * @example order.shipped
+             */
+            name: string;
+            /**
+             * Language
+             * @default en
+             * @example de
+             */
+            language: string;
+            type: components["schemas"]["NotificationType"];
+            /**
+             * Title Template
+             * @description Jinja2.
+             */
+            title_template: string;
+            /**
+             * Body Template
+             * @description Jinja2 of Markdown.
+             */
+            body_template: string;
+            /** @description Default: critical for security, normal for all others. */
+            default_priority?: components["schemas"]["Priority"] | null;
+            /**
+             * Variables
+             * @description What the texts may use, by name: a type, which is then required, or an object of `type`, `required` and `default`.
+             * @example {
+             *       "actor_name": "string",
+             *       "due_at": {
+             *         "required": false,
+             *         "type": "datetime"
+             *       }
+             *     }
+             */
+            variables?: {
+                [key: string]: ("string" | "integer" | "number" | "boolean" | "datetime") | {
+                    /** @enum {unknown} */
+                    type: "string" | "integer" | "number" | "boolean" | "datetime";
+                    required?: boolean;
+                    default?: unknown;
+                };
+            };
+        };
+        /**
          * DeadLetter
          * @description A delivery that failed for good. What it says is its user's alone, so it is not shown.
          */
@@ -1572,6 +1708,50 @@ export interface components {
             expires_at?: string | null;
         };
         /**
+         * PreviewTemplate
+         * @description Values to render a template with; texts stand in for those of the stored one.
+         */
+        PreviewTemplate: {
+            /** Email Subject Template */
+            email_subject_template?: string | null;
+            /** Email Html Template */
+            email_html_template?: string | null;
+            /** Email Text Template */
+            email_text_template?: string | null;
+            /** Push Title Template */
+            push_title_template?: string | null;
+            /** Push Body Template */
+            push_body_template?: string | null;
+            /**
+             * Variables
+             * @description Values by name.
+             * @example {
+             *       "actor_name": "Ada"
+             *     }
+             */
+            variables?: {
+                [key: string]: components["schemas"]["JsonValue"];
+            };
+            /**
+             * Language
+             * @description Of the reader; falls back as for a call.
+             * @default en
+             * @example de
+             */
+            language: string;
+            /**
+             * Timezone
+             * @description Of the reader, for dates.
+             * @default UTC
+             * @example Europe/Berlin
+             */
+            timezone: string;
+            /** Title Template */
+            title_template?: string | null;
+            /** Body Template */
+            body_template?: string | null;
+        };
+        /**
          * Priority
          * @description How urgently a notification is delivered (REQ-002).
          * @enum {string}
@@ -1623,6 +1803,44 @@ export interface components {
          * @enum {string}
          */
         Reason: "sent_now" | "digest" | "quiet_hours" | "user_limit" | "scheduled" | "expired" | "no_device" | "no_address" | "address_suppressed" | "preference_off" | "priority_rule" | "not_requested" | "channel_not_configured" | "silent" | "silent_needs_fcm" | "provider_unavailable" | "provider_limit" | "provider_rejected" | "attempts_exhausted" | "poison" | "internal_error" | "address_refused" | "callback_removed" | "device_gone" | "device_refused" | "payload_too_large" | "summarised" | "outcome_unknown" | "bounced" | "read_elsewhere" | "cancelled" | "retried";
+        /**
+         * RenderedTemplate
+         * @description What a template says; null where its title and body serve.
+         */
+        RenderedTemplate: {
+            /**
+             * Language
+             * @description That the template was found in.
+             */
+            language: string;
+            /**
+             * Version
+             * @description Null where all of it was sent along.
+             */
+            version: number | null;
+            /** Title */
+            title: string;
+            /**
+             * Body
+             * @description Markdown source.
+             */
+            body: string;
+            /**
+             * Body Html
+             * @description The body as safe HTML.
+             */
+            body_html: string;
+            /** Email Subject */
+            email_subject: string | null;
+            /** Email Html */
+            email_html: string | null;
+            /** Email Text */
+            email_text: string | null;
+            /** Push Title */
+            push_title: string | null;
+            /** Push Body */
+            push_body: string | null;
+        };
         /**
          * RetriedDeadLetter
          * @description The delivery is in the queue again, or went on from there since.
@@ -1714,6 +1932,74 @@ export interface components {
          * @enum {string}
          */
         Sort: "newest" | "oldest" | "priority";
+        /**
+         * StoredTemplate
+         * @description One version of a template in one language.
+         */
+        StoredTemplate: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** Name */
+            name: string;
+            /** Language */
+            language: string;
+            /** Version */
+            version: number;
+            /**
+             * Is Active
+             * @description The version that calls are worded with.
+             */
+            is_active: boolean;
+            /**
+             * Is Shipped
+             * @description It came with the program.
+             */
+            is_shipped: boolean;
+            type: components["schemas"]["NotificationType"];
+            /** Title Template */
+            title_template: string;
+            /** Body Template */
+            body_template: string;
+            /** Email Subject Template */
+            email_subject_template: string | null;
+            /** Email Html Template */
+            email_html_template: string | null;
+            /** Email Text Template */
+            email_text_template: string | null;
+            /** Push Title Template */
+            push_title_template: string | null;
+            /** Push Body Template */
+            push_body_template: string | null;
+            default_priority: components["schemas"]["Priority"] | null;
+            /** Default Channels */
+            default_channels: components["schemas"]["Channel"][] | null;
+            /**
+             * Variables
+             * @description What the texts may use, by name: a type, which is then required, or an object of `type`, `required` and `default`.
+             * @example {
+             *       "actor_name": "string",
+             *       "due_at": {
+             *         "required": false,
+             *         "type": "datetime"
+             *       }
+             *     }
+             */
+            variables: {
+                [key: string]: ("string" | "integer" | "number" | "boolean" | "datetime") | {
+                    /** @enum {unknown} */
+                    type: "string" | "integer" | "number" | "boolean" | "datetime";
+                    required?: boolean;
+                    default?: unknown;
+                };
+            };
+            /** Created At */
+            created_at: string;
+            /** Updated At */
+            updated_at: string;
+        };
         /**
          * StoredUser
          * @description A user as a recipient.
@@ -1859,6 +2145,18 @@ export interface components {
              * @description `false`: this position cannot be served; list anew.
              */
             recovered: boolean;
+            /** Has More */
+            has_more: boolean;
+        };
+        /**
+         * TemplatePage
+         * @description Templates by name, language and version.
+         */
+        TemplatePage: {
+            /** Items */
+            items: components["schemas"]["StoredTemplate"][];
+            /** Next Cursor */
+            next_cursor: string | null;
             /** Has More */
             has_more: boolean;
         };
@@ -2123,6 +2421,52 @@ export interface components {
              * @description No push before, but critical ones; at most a year ahead.
              */
             pause_until?: string | null;
+        };
+        /**
+         * UpdateTemplate
+         * @description A new version: fields that are sent, and all others as the active version has them.
+         */
+        UpdateTemplate: {
+            /** Email Subject Template */
+            email_subject_template?: string | null;
+            /** Email Html Template */
+            email_html_template?: string | null;
+            /** Email Text Template */
+            email_text_template?: string | null;
+            /** Push Title Template */
+            push_title_template?: string | null;
+            /** Push Body Template */
+            push_body_template?: string | null;
+            /**
+             * Default Channels
+             * @description Narrows delivery where the call does not; null: it does not either.
+             */
+            default_channels?: components["schemas"]["Channel"][] | null;
+            /**
+             * Name
+             * @description The same as in the address, if at all.
+             */
+            name?: string | null;
+            /**
+             * Language
+             * @description Default: `language` in the address.
+             */
+            language?: string | null;
+            type?: components["schemas"]["NotificationType"] | null;
+            /** Title Template */
+            title_template?: string | null;
+            /** Body Template */
+            body_template?: string | null;
+            default_priority?: components["schemas"]["Priority"] | null;
+            /** Variables */
+            variables?: {
+                [key: string]: ("string" | "integer" | "number" | "boolean" | "datetime") | {
+                    /** @enum {unknown} */
+                    type: "string" | "integer" | "number" | "boolean" | "datetime";
+                    required?: boolean;
+                    default?: unknown;
+                };
+            } | null;
         };
         /**
          * UpdatedGlobalPreferences
@@ -3029,6 +3373,277 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UserSettings"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_templates: {
+        parameters: {
+            query?: {
+                type?: components["schemas"]["NotificationType"] | null;
+                language?: string | null;
+                name?: string | null;
+                /** @description Former and deleted versions too, not only the active ones. */
+                all_versions?: boolean;
+                /** @description Items per page. */
+                limit?: number;
+                /** @description `next_cursor` of a page. */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplatePage"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    create_template: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateTemplate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoredTemplate"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_template: {
+        parameters: {
+            query?: {
+                /** @description Default: English, else the first there is. */
+                language?: string | null;
+                /** @description Default: the active one. */
+                version?: number | null;
+            };
+            header?: never;
+            path: {
+                /** @description The template's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoredTemplate"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    update_template: {
+        parameters: {
+            query?: {
+                /** @description Default: the body's `language`, else English. */
+                language?: string | null;
+            };
+            header?: never;
+            path: {
+                /** @description The template's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateTemplate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StoredTemplate"];
+                };
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_template: {
+        parameters: {
+            query?: {
+                /** @description Default: all of them. */
+                language?: string | null;
+            };
+            header?: never;
+            path: {
+                /** @description The template's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Fields that cannot be used, each with its path. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The error, with a stable code. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    preview_template: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The template's name. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PreviewTemplate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RenderedTemplate"];
                 };
             };
             /** @description Fields that cannot be used, each with its path. */
