@@ -5,7 +5,7 @@ they say. `notify migrate` puts them into the database.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,9 +31,9 @@ class ShippedTemplate:
     type: str
     language: str
     priority: str
-    variables: Mapping[str, Mapping[str, Any]]
-    example: Mapping[str, Any]
-    texts: Mapping[str, str]
+    variables: dict[str, Any]
+    example: dict[str, Any]
+    texts: dict[str, str]
 
 
 def shipped_templates() -> list[ShippedTemplate]:

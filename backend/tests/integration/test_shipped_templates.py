@@ -99,7 +99,11 @@ async def test_it_says_what_the_golden_file_says(
     renderer: ProcessRenderer, shipped: ShippedTemplate
 ) -> None:
     parts: list[str] = []
-    for heading, given in (("with everything", shipped.example), ("with nothing", {})):
+    examples: dict[str, dict[str, Any]] = {
+        "with everything": shipped.example,
+        "with nothing": {},
+    }
+    for heading, given in examples.items():
         texts = await said(renderer, shipped, given)
         texts["body_html"] = safe_html(texts["body"])
         parts.append(f"#### {heading}\n")
