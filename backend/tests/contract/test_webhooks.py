@@ -144,7 +144,7 @@ class TestWhoIsBelieved:
 
     @staticmethod
     async def send(post: Post, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        encoded = [(name, value.encode("latin-1")) for name, value in headers.items()]
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         return await post.api.client.post(WEBHOOK, content=body, headers=encoded)
 
 
@@ -263,7 +263,8 @@ class TestRepetitions:
         )
         api = post.api
         keyring = Keyring(api.settings, api.database, post.clock)
-        await Tidier(api.database, keyring, timedelta(days=30), post.clock).tidy()
+        days = timedelta(days=30)
+        await Tidier(api.database, keyring, days, days, post.clock).tidy()
         left = await api.rows("SELECT id FROM webhook_receipts WHERE id = ANY(:ids)", ids=ids)
         assert [row.id for row in left] == ids[1:]
 
