@@ -105,16 +105,15 @@ async def test_what_was_chosen_before_versions_were_counted_holds(
 ) -> None:
     await asyncio.to_thread(migrate, fresh_settings, "0009")
     database = Database(fresh_settings)
-    users, early, late = (
-        UserService(database, Defaults.from_settings(fresh_settings)),
-        uuid4(),
-        uuid4(),
-    )
-    await users.upsert(early, UpsertUser())
-    async with database.as_service() as connection:
-        await connection.execute(
-            text("UPDATE notification_preferences SET push_enabled = false WHERE user_id = :id"),
-            {"id": early},
+    users = UserService(database, Defaults.from_settings(fresh_settings))
+    early, late = uuid4(), uuid4()
+    async with database.group_as_service() as driver:  # as the programs of that time stored it
+        await driver.execute("INSERT INTO users (id) VALUES ($1)", early)
+        await driver.execute("INSERT INTO inbox_state (user_id) VALUES ($1)", early)
+        await driver.execute(
+            "INSERT INTO notification_preferences (user_id, notification_type, push_enabled)"
+            " VALUES ($1, 'global', false)",
+            early,
         )
     await asyncio.to_thread(migrate, fresh_settings)
     await users.upsert(late, UpsertUser())

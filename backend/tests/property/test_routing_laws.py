@@ -84,6 +84,8 @@ def test_critical_goes_out_wherever_it_can_and_says_what_is_missing(situation: S
         stopped = [reason for is_so, reason in causes if is_so]
         if stopped:
             assert (decision.action, decision.reason) == (Action.SKIP, stopped[0])
+        elif decision.channel is Channel.EMAIL and recipient.in_digest:
+            assert (decision.action, decision.reason) == (Action.SEND, Reason.DIGEST)
         elif waits:
             assert (decision.action, decision.reason) == (Action.HOLD, Reason.SCHEDULED)
             assert decision.until == request.send_at
@@ -100,6 +102,7 @@ def test_nothing_that_users_choose_touches_critical(situation: Situation) -> Non
         has_device=recipient.has_device,
         has_phone=recipient.has_phone,
         is_suppressed=recipient.is_suppressed,
+        in_digest=recipient.in_digest,
         configured=recipient.configured,
         timezone=recipient.timezone,
     )
