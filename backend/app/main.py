@@ -78,6 +78,7 @@ from app.services.wording import Wording
 
 MAX_BODY_BYTES = 1024 * 1024
 PAGE = Path(__file__).parents[2] / "frontend" / "app" / "dist"
+PATHS_OF_PAGE = ("/", "/preferences")
 VERSION = "0.1.0"
 Background = Callable[[AppContext], Coroutine[Any, Any, None]]
 EVERY_ERROR: dict[int | str, dict[str, Any]] = {
@@ -188,7 +189,8 @@ def create_app(
         app.include_router(demo_router)
     if PAGE.is_dir():
         app.mount("/assets", StaticFiles(directory=PAGE / "assets"), name="assets")
-        app.add_api_route("/", _page, include_in_schema=False)
+        for path in PATHS_OF_PAGE:
+            app.add_api_route(path, _page, include_in_schema=False)
         app.add_api_route("/sw.js", _service_worker, include_in_schema=False)
     return app
 

@@ -258,6 +258,7 @@ HIDDEN_ROUTES = {
     ("HEAD", f"{V1}/email/click/{{token}}"),
     ("GET", "/"),
     ("GET", "/"),  # there once the page is built
+    ("GET", "/preferences"),  # with it
     ("GET", "/sw.js"),  # with it
     ("GET", "/metrics"),
     ("GET", "/demo/users"),
