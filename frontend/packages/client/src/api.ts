@@ -20,6 +20,13 @@ export type UnreadCounts = Schemas["UnreadCount"];
 /** A browser or a phone that is pushed to. */
 export type PushDevice = Schemas["Subscription"];
 export type BrowserSubscription = Schemas["BrowserSubscription"];
+/** What holds for each type and for all, whoever chose it. */
+export type Preferences = Schemas["PreferenceList"];
+/** What is sent is chosen, `null` takes a choice back, what is left out stays. */
+export type UpdatePreference = Schemas["UpdatePreference"];
+export type UpdateGlobalPreferences = Schemas["UpdateGlobalPreferences"];
+export type UserSettings = Schemas["UserSettings"];
+export type UpdateSettings = Schemas["UpdateSettings"];
 
 /**
  * Gives an access token of the signed-in user, or `null` when nobody is signed in any more.
@@ -178,6 +185,29 @@ export function createApi({ baseUrl, token, environment }: ApiOptions) {
           params: { path: { notification_id: id, action } },
         }),
       ),
+
+    preferences: () => call((init) => http.GET("/api/v1/notifications/preferences", init)),
+
+    /** Chooses for one type; answers what holds for it then. */
+    updatePreference: (notification_type: Notification["type"], body: UpdatePreference) =>
+      call((init) =>
+        http.PUT("/api/v1/notifications/preferences/{notification_type}", {
+          ...lasting(init),
+          params: { path: { notification_type } },
+          body,
+        }),
+      ),
+
+    /** Chooses for all types; answers what holds for all, and for each, then. */
+    updateGlobalPreferences: (body: UpdateGlobalPreferences) =>
+      call((init) =>
+        http.PUT("/api/v1/notifications/preferences/global", { ...lasting(init), body }),
+      ),
+
+    settings: () => call((init) => http.GET("/api/v1/notifications/settings", init)),
+
+    updateSettings: (body: UpdateSettings) =>
+      call((init) => http.PUT("/api/v1/notifications/settings", { ...lasting(init), body })),
 
     /** The key that new subscriptions are made with. */
     vapidKey: () => call((init) => http.GET("/api/v1/notifications/push/vapid-public-key", init)),

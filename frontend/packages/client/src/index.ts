@@ -6,9 +6,14 @@ export {
   type Notification,
   type NotificationPage,
   type NotificationQuery,
+  type Preferences,
   type PushDevice,
   type TokenProvider,
   type UnreadCounts,
+  type UpdateGlobalPreferences,
+  type UpdatePreference,
+  type UpdateSettings,
+  type UserSettings,
 } from "./api.ts";
 export type { Change, Failure } from "./changes.ts";
 export {
