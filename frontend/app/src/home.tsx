@@ -1,20 +1,21 @@
 import type { Push } from "@notify/client";
-import { Bell, useNotifications } from "@notify/react";
-import { useRef, useState } from "react";
+import { useNotifications } from "@notify/react";
+import { type RefObject, useEffect, useRef, useState } from "react";
 import { Announcer } from "./announcer.tsx";
 import { useArrivals } from "./arrivals.ts";
-import { Avatar } from "./avatar.tsx";
+import { Bar } from "./bar.tsx";
 import { Composer } from "./composer.tsx";
-import { ConnectionStatus } from "./connection-status.tsx";
 import type { DemoUser } from "./demo.ts";
 import { FailureNotice } from "./failure-notice.tsx";
-import { BellIcon, PlusIcon, PushIcon } from "./icons.tsx";
+import { PlusIcon } from "./icons.tsx";
 import { Inbox } from "./inbox.tsx";
+import { navigate, usePath } from "./location.ts";
 import { useMedia } from "./media.ts";
 import { OpenedPush } from "./opened-push.tsx";
-import { usePush } from "./push.ts";
+import { PreferencesView } from "./preferences-view.tsx";
 import { PushSheet } from "./push-sheet.tsx";
 import { Sheet } from "./sheet.tsx";
+import { INBOX, PREFERENCES } from "./views.ts";
 
 const WIDE = "(min-width: 60rem)";
 
@@ -26,56 +27,69 @@ interface HomeProps {
 
 export function Home({ user, push, onSignOut }: HomeProps) {
   const unread = useNotifications((state) => state.unreadCount);
-  const arrivals = useArrivals();
-  const wide = useMedia(WIDE);
-  const isPushOn = usePush(push).status === "on";
+  const path = usePath();
+  const isAtPreferences = path === PREFERENCES;
   const [settingPush, setSettingPush] = useState(false);
-  const [composing, setComposing] = useState(false);
   const heading = useRef<HTMLHeadingElement>(null);
+  useFocusOnMove(path, heading);
 
   function showInbox() {
+    navigate(INBOX);
     scrollTo({ top: 0 });
     heading.current?.focus({ preventScroll: true });
   }
 
+  const name = isAtPreferences ? "Preferences" : "Notifications";
   return (
     <>
-      <title>{`${unread > 0 ? `(${unread}) ` : ""}Notifications · Notify`}</title>
-      <a className="skip" href="#inbox">
-        Skip to notifications
+      <title>{`${unread > 0 ? `(${unread}) ` : ""}${name} · Notify`}</title>
+      <a className="skip" href={isAtPreferences ? "#preferences" : "#inbox"}>
+        Skip to {name.toLowerCase()}
       </a>
-      <header className="bar">
-        <div className="bar__inner">
-          <span className="bar__name">
-            <span className="mark">
-              <BellIcon />
-            </span>
-            <span>Notify</span>
-          </span>
-          <ConnectionStatus />
-          <Bell className="bell" icon={<BellIcon />} onClick={showInbox} />
-          <button
-            type="button"
-            className="button button--icon bar__push"
-            aria-label={`Push notifications, ${isPushOn ? "on" : "off"}`}
-            title="Push notifications"
-            data-on={isPushOn || undefined}
-            onClick={() => setSettingPush(true)}
-          >
-            <PushIcon />
-          </button>
-          <span className="bar__user">
-            <Avatar name={user.full_name} />
-            <span className="bar__user-name">{user.full_name}</span>
-          </span>
-          <button type="button" className="button button--quiet" onClick={onSignOut}>
-            Sign out
-          </button>
-        </div>
-      </header>
+      <Bar
+        user={user}
+        push={push}
+        isAtPreferences={isAtPreferences}
+        onInbox={showInbox}
+        onPush={() => setSettingPush(true)}
+        onSignOut={onSignOut}
+      />
+      {isAtPreferences ? (
+        <PreferencesView headingRef={heading} />
+      ) : (
+        <InboxView user={user} headingRef={heading} />
+      )}
+      {settingPush && <PushSheet push={push} onClose={() => setSettingPush(false)} />}
+      <OpenedPush push={push} />
+      <Announcer />
+    </>
+  );
+}
+
+/** Moves the focus to the heading of a view that is moved to, not of the one that is loaded. */
+function useFocusOnMove(path: string, heading: RefObject<HTMLHeadingElement | null>): void {
+  const shown = useRef(path);
+  useEffect(() => {
+    if (path === shown.current) return;
+    shown.current = path;
+    heading.current?.focus({ preventScroll: true });
+  }, [path, heading]);
+}
+
+interface InboxViewProps {
+  user: DemoUser;
+  headingRef: RefObject<HTMLHeadingElement | null>;
+}
+
+function InboxView({ user, headingRef }: InboxViewProps) {
+  const arrivals = useArrivals();
+  const wide = useMedia(WIDE);
+  const [composing, setComposing] = useState(false);
+  return (
+    <>
       <div className="home">
         <main id="inbox" className="home__inbox" tabIndex={-1}>
-          <Inbox headingRef={heading} arrivals={arrivals}>
+          <Inbox headingRef={headingRef} arrivals={arrivals}>
             {!wide && (
               <button type="button" className="button" onClick={() => setComposing(true)}>
                 <PlusIcon />
@@ -96,10 +110,7 @@ export function Home({ user, push, onSignOut }: HomeProps) {
           <Composer user={user} />
         </Sheet>
       )}
-      {settingPush && <PushSheet push={push} onClose={() => setSettingPush(false)} />}
-      <OpenedPush push={push} />
       <FailureNotice />
-      <Announcer />
     </>
   );
 }

@@ -87,6 +87,14 @@ export const PushIcon = () => (
   </Icon>
 );
 
+export const SlidersIcon = () => (
+  <Icon>
+    <path d="M3.5 6.5h7.2M14.9 6.5h1.6M3.5 13.5h1.6M9.3 13.5h7.2" />
+    <circle cx="12.8" cy="6.5" r="2.1" />
+    <circle cx="7.2" cy="13.5" r="2.1" />
+  </Icon>
+);
+
 const TYPE_ICONS: Readonly<Record<string, ReactNode>> = {
   system: <path d="M3.5 4.5h13v8.5h-13zM7.5 16h5M10 13v3" />,
   user: (
