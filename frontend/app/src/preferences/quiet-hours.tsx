@@ -59,16 +59,7 @@ export function QuietHours() {
       </fieldset>
       {mode === "window" && <OneWindow />}
       {mode === "parts" && schedule && <Parts schedule={schedule} />}
-      {mode === "custom" && schedule && (
-        <dl className="line schedule">
-          {describeSchedule(schedule).map(([days, when]) => (
-            <div key={days}>
-              <dt>{days}</dt>
-              <dd>{when}</dd>
-            </div>
-          ))}
-        </dl>
-      )}
+      {mode === "custom" && schedule && <Custom schedule={schedule} />}
       {problem && mode !== "parts" && (
         <div className="line">
           <Refused problem={problem} />
@@ -166,6 +157,22 @@ function OneWindow() {
   );
 }
 
+function Custom({ schedule }: { schedule: NonNullable<Schedule> }) {
+  return (
+    <div className="line">
+      <dl className="schedule">
+        {describeSchedule(schedule).map(([days, when]) => (
+          <div key={days}>
+            <dt>{days}</dt>
+            <dd>{when}</dd>
+          </div>
+        ))}
+      </dl>
+      <p className="line__about">It can only be replaced here, by choosing something else.</p>
+    </div>
+  );
+}
+
 const PARTS: readonly (readonly [Part, string, days: readonly number[]])[] = [
   ["workdays", "Monday to Friday", [1, 2, 3, 4, 5]],
   ["weekend", "Saturday and Sunday", [6, 7]],
@@ -217,7 +224,6 @@ function WeekPart({ part, label, days, parts }: WeekPartProps) {
           label={<span className="visually-hidden">Quiet</span>}
           value={kind}
           options={KINDS}
-          problem={problem}
           onChange={(next) =>
             choose(next === "none" ? null : next === "all day" ? FULL_DAY : NIGHT)
           }
@@ -237,6 +243,7 @@ function WeekPart({ part, label, days, parts }: WeekPartProps) {
           </>
         )}
       </div>
+      {problem && <Refused problem={problem} />}
     </fieldset>
   );
 }

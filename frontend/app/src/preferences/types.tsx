@@ -179,9 +179,9 @@ function describeOwn(
   const { quiet_hours_start: start, quiet_hours_end: end, quiet_hours_days: days } = item;
   const said: string[] = [];
   const isDigest = digest_frequency === "daily" || digest_frequency === "weekly";
-  if (isDigest && differs("digest_time")) said.push(`Digest at ${clock(digest_time)}.`);
-  if (digest_frequency === "weekly" && differs("digest_day")) {
-    said.push(`Digest on ${dayName(digest_day)}.`);
+  if (isDigest && differs("digest_time", "digest_day")) {
+    const day = digest_frequency === "weekly" ? `on ${dayName(digest_day)} ` : "";
+    said.push(`Digest ${day}at ${clock(digest_time)}.`);
   }
   if (hasOneWindow && differs("quiet_hours_start", "quiet_hours_end", "quiet_hours_days")) {
     if (start !== null && end !== null) {
