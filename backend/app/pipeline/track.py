@@ -95,7 +95,8 @@ RECORD = text(f"""
             urgency = mod(d.urgency, 4),
             provider_id = coalesce(t.provider_id, d.provider_id),
             sent_at = CASE
-                WHEN d.status <> 'pending' THEN d.sent_at
+                WHEN d.status IN ('delivered', 'bounced')
+                    THEN coalesce(d.sent_at, CAST(:now AS timestamptz))
                 WHEN t.status = 'sent' THEN CAST(:now AS timestamptz)
             END,
             failed_at = CASE
