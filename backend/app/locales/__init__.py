@@ -16,6 +16,7 @@ from babel.numbers import format_decimal
 
 FOLDER: Final = Path(__file__).parent
 DEFAULT: Final = "en"
+LONGEST_TAG: Final = 35  # characters, as RFC 5646 (4.4.1) has it; browsers may send any
 
 Phrase = str | Mapping[str, str]
 
@@ -24,9 +25,9 @@ def languages_of(tag: str | None) -> list[str]:
     """Where to look for a language: `pt-BR` in `pt-br`, then `pt`, then `en`; lower case.
 
     Args:
-        tag: BCP 47, None when it is not known.
+        tag: BCP 47, None when it is not known; of one that is too long, the beginning counts.
     """
-    parts = (tag or "").lower().replace("_", "-").split("-")
+    parts = (tag or "")[:LONGEST_TAG].lower().replace("_", "-").split("-")
     chain = ["-".join(parts[:length]) for length in range(len(parts), 0, -1)]
     return list(dict.fromkeys([*filter(None, chain), DEFAULT]))
 

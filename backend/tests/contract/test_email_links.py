@@ -253,6 +253,44 @@ class TestUnsubscribing:
             assert "Set-Cookie" not in answer.headers
         assert await ada.email_is_on() == left
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"".join(
+                b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (at, at + 1)
+                for at in range(3_000)
+            ),
+            b"--b0\r\n" + b"Content-Type: message/rfc822\r\n\r\n" * 3_000,
+            b'--b0\r\nContent-Disposition: form-data; name*0="a"; name*=x\r\n\r\n1\r\n--b0--',
+            b"--b0--",
+            b"\xff\xfe\x00",
+        ],
+        ids=["parts of parts", "messages of messages", "parameters", "nothing", "no form"],
+    )
+    async def test_a_form_without_a_choice_is_one_click_whatever_else_it_holds(
+        self, post: Post, body: bytes
+    ) -> None:
+        ada = await reader(post.api)
+        headers = {"Content-Type": "multipart/form-data; boundary=b0"}
+        answer = await post.api.client.post(ada.path, content=body, headers=headers)
+        assert answer.status_code == 200
+        assert await ada.email_is_on() == WITHOUT_TASKS
+
+    @pytest.mark.parametrize("end", ["\r\n", "\n"])
+    async def test_a_choice_is_found_among_the_parts_of_a_form(self, post: Post, end: str) -> None:
+        ada = await reader(post.api)
+        lines = [
+            *("--a b", 'Content-Disposition: form-data; name="List-Unsubscribe"', "", "One-Click"),
+            *("--a b", "Content-Type: text/plain"),
+            *("Content-Disposition: form-data; name=choice", "", "stop-all", "--a b--", ""),
+        ]
+        headers = {"Content-Type": 'Multipart/Form-Data; charset=utf-8; boundary="a b"'}
+        answer = await post.api.client.post(
+            ada.path, content=end.join(lines).encode(), headers=headers
+        )
+        assert answer.status_code == 200
+        assert await ada.email_is_on() == ALL_OFF
+
     async def test_it_is_a_choice_like_any_other(self, post: Post) -> None:
         ada = await reader(post.api)
         created = await post.api.create(ada.user, send_email=True)
