@@ -214,18 +214,25 @@ class TemplateService:
         if language is not None and wanted.language not in {None, language}:
             raise _refused("language", "contradiction", "must be the same as in the address")
         key = {"name": name, "language": language or wanted.language or DEFAULT}
-        async with self._database.as_service() as connection:
-            # What is not sent is the active version's: no other change may come between.
-            await connection.execute(COUNT_CHANGE)
-            active = await connection.execute(READ_ONE, {**key, "version": None})
-            row = active.mappings().one_or_none()
-            if row is None:
-                raise NotFound
-            content = {column: row[column] for column in CONTENT} | wanted.content()
+        checked: dict[str, Any] | None = None
+        while True:
+            async with self._database.as_service() as connection:
+                if checked is not None:
+                    await connection.execute(COUNT_CHANGE)
+                active = await connection.execute(READ_ONE, {**key, "version": None})
+                row = active.mappings().one_or_none()
+                if row is None:
+                    raise NotFound
+                # What is not sent is the active version's: no other change may come between.
+                content = {column: row[column] for column in CONTENT} | wanted.content()
+                if content == checked:
+                    latest = (await connection.execute(READ_LATEST, key)).one()
+                    await connection.execute(RETIRE, {**key, "now": self._clock()})
+                    return await self._add(connection, key, latest.version + 1, content)
+            # Compiling may have to wait for slow templates: not with a connection in the hand, nor
+            # with the row that all changes want.
             await self._check(content)
-            latest = (await connection.execute(READ_LATEST, key)).one()
-            await connection.execute(RETIRE, {**key, "now": self._clock()})
-            return await self._add(connection, key, latest.version + 1, content)
+            checked = content
 
     async def delete(self, name: str, language: str | None) -> None:
         """Let no call use a template any more; its versions can be read by their numbers.

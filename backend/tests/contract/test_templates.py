@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import psutil
 import pytest
 
 from app.config import Settings
@@ -197,6 +198,27 @@ class TestVersions:
         last = await read(api, f"/{key}")
         texts = [last[f"{field}_template"] for field in ("title", "body", "push_body")]
         assert texts == ["A", "B", "C"]
+
+    async def test_a_change_that_waits_for_the_renderer_holds_up_no_other(self, api: Api) -> None:
+        key, *others = [(await created(api))["name"] for _ in range(6)]
+        renderers = [
+            child
+            for child in psutil.Process().children()
+            if "app.rendering.process" in child.cmdline()
+        ]
+        assert renderers
+        try:
+            for renderer in renderers:
+                renderer.suspend()
+            change = asyncio.create_task(call(api, "PUT", f"/{key}", json={"body_template": "B"}))
+            async with asyncio.timeout(5):  # half of the patience with a renderer
+                deleted = [await call(api, "DELETE", f"/{other}") for other in others]
+            assert not change.done()
+        finally:
+            for renderer in renderers:
+                renderer.resume()
+        assert {answer.status_code for answer in deleted} == {204}
+        assert (await change).json()["version"] == 2
 
     @pytest.mark.parametrize(
         ("body", "path", "code"),
