@@ -39,7 +39,7 @@ from app.ratelimit.queue_bound import QueueBound
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
 from app.realtime.gateway import Gateway
-from app.rendering.renderer import ProcessRenderer
+from app.rendering.fair import FairRenderer
 from app.security.ack_tokens import AckTokens
 from app.security.address_rules import AddressRules
 from app.security.email_tokens import EmailTokens
@@ -116,7 +116,7 @@ async def open_context(settings: Settings, clock: Clock) -> AsyncGenerator[AppCo
             QueueBound(settings.notification_queue_size, database, clock)
         )
         groups = await stack.enter_async_context(GroupCommit(database, announcer, audience, bound))
-        renderer = await stack.enter_async_context(ProcessRenderer())
+        renderer = await stack.enter_async_context(FairRenderer())
         templates = await stack.enter_async_context(Templates(database))
         wording = Wording(templates, renderer, settings.default_timezone.key)
         tokens = TokenVerifier(settings)

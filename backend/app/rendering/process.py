@@ -13,6 +13,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -132,9 +133,10 @@ def main() -> None:
         write_frame(answers, READY)
         while (request := read_frame(requests)) is not None:
             signal.setitimer(signal.ITIMER_PROF, PROCESSOR_SECONDS)
+            begun = time.process_time()
             answer = workshop.answer(request)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            write_frame(answers, answer)
+            write_frame(answers, {**answer, "seconds": time.process_time() - begun})
 
 
 def _limit() -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,7 +15,7 @@ import structlog
 
 from app.errors import Unavailable
 from app.rendering.base import HTML_FIELDS, MARKDOWN_FIELDS, CannotRender, Checked, Job, Rendered
-from app.rendering.process import LENGTH, OUT_OF_MEMORY
+from app.rendering.process import LENGTH, OUT_OF_MEMORY, PROCESSOR_SECONDS
 from app.rendering.values import Kind
 
 log = structlog.get_logger()
@@ -64,10 +64,14 @@ class ProcessRenderer:
 
     Args:
         patience: seconds until a process that does not answer is killed.
+        took: told what processor time each job took, in seconds.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, patience: float = PATIENCE, took: Callable[[Job, float], None] | None = None
+    ) -> None:
         self._patience = patience
+        self._took = took
         self._process: Process | None = None
         self._turn = asyncio.Lock()
 
@@ -96,6 +100,10 @@ class ProcessRenderer:
             Unavailable: the process that renders cannot be started.
         """
         answers = await self._ask([_to_render(job) for job in jobs])
+        if self._took is not None:
+            for job, answer in zip(jobs, answers, strict=True):
+                # Whoever ended the process took all there was.
+                self._took(job, answer.get("seconds", PROCESSOR_SECONDS))
         return [
             answer["texts"] if "texts" in answer else _refusal(answer, job.sources)
             for answer, job in zip(answers, jobs, strict=True)
