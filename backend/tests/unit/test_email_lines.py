@@ -140,6 +140,12 @@ def test_a_long_link_in_a_header_stays_whole_and_every_line_is_one() -> None:
     assert message_from_bytes(raw, policy=PLAIN)["Subject"] == "ж" * 255
 
 
+@pytest.mark.parametrize("word", ["مرحبا, ", "שלום ", "ж, x ", "a é "])
+def test_no_space_of_a_subject_is_lost_between_its_lines(word: str) -> None:
+    subject = (word * 60)[:250].strip()
+    assert parsed(letter(subject=subject))["Subject"] == subject
+
+
 def test_domains_are_written_in_ascii_and_other_local_parts_as_they_are() -> None:
     assert reachable("ada@bücher.example") == "ada@xn--bcher-kva.example"
     assert isinstance(reachable("ada@ü..example"), Failed)

@@ -237,6 +237,8 @@ def test_how_words_are_written(
         (("a\x00b\u2028c\u2029d\te",), "ab c d e"),
         (("\u202egnp.exe", ), "gnp.exe"),
         (("Re: \u2067שלום\u2069 ok",), "Re: \u2067שלום\u2069 ok"),
+        (("=?utf-8?B?4oCuZ25wLmV4ZQ==?= ok",), "= ?utf-8?B?4oCuZ25wLmV4ZQ==?= ok"),
+        (("is a=?b a question",), "is a=?b a question"),
         ((None, "Title"), "Title"),
         (("\r\n", "Title"), "Title"),
         (("x" * 300,), "x" * 254 + "…"),

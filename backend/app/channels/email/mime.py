@@ -1,6 +1,7 @@
 """A letter as an Internet message (RFC 5322), both parts in it (RFC 2046, 5.1.4)."""
 
 from datetime import datetime
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, EmailPolicy
@@ -27,6 +28,10 @@ class _LetterPolicy(EmailPolicy):
         line = f"{name}: {value}"
         if line.isascii() and len(line) <= LONGEST_LINE and "\r" not in line and "\n" not in line:
             return line + self.linesep
+        if name.lower() == "subject" and not self.utf8:
+            # The policy's own folding loses the space that a line of encoded words ends in.
+            words = Header(str(value), "utf-8", self.max_line_length, name)
+            return f"{name}: {words.encode(linesep=self.linesep)}{self.linesep}"
         return super().fold(name, value)
 
     def fold_binary(self, name: str, value: Any) -> bytes:
