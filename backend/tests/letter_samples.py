@@ -1,6 +1,6 @@
 """Letters that are looked at: by golden files, by the accessibility check, and by people."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,11 @@ from app.channels.texts import NO_TEXTS, ChannelTexts
 from app.config import Settings
 from app.policy.kinds import Channel, DigestFrequency, NotificationType, Priority
 from app.policy.routing import Request
+from app.rendering.renderer import ProcessRenderer
 from app.security.email_tokens import EmailTokens
 from app.security.sanitize import safe_html
+from app.shipped_templates import shipped_templates
+from tests.template_samples import said
 
 BASE = "https://app.example.com"
 NOW = datetime(2026, 1, 8, 8, 0, tzinfo=UTC)
@@ -270,3 +273,22 @@ def letters() -> Iterator[tuple[str, Letter]]:
                 )
             ),
         )
+
+
+async def template_letters() -> AsyncGenerator[tuple[str, Letter]]:
+    """A letter of every shipped template in every language, by `NAME.LANGUAGE`."""
+    write = composer()
+    async with ProcessRenderer() as renderer:
+        for shipped in shipped_templates():
+            texts = await said(renderer, shipped, shipped.example)
+            claim = a_claim(
+                texts.pop("title"),
+                texts.pop("body"),
+                data=shipped.example,
+                type=NotificationType(shipped.type),
+                priority=Priority(shipped.priority),
+                locale=shipped.language,
+                language=shipped.language,
+                texts=ChannelTexts(**texts),
+            )
+            yield f"{shipped.name}.{shipped.language}", write.instant(claim, ADDRESS)

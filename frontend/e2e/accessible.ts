@@ -13,7 +13,8 @@ export const bringAxe = (context: BrowserContext): Promise<unknown> =>
 
 /** The same where axe was brought along. */
 export async function assertAccessibleAgain(page: Page): Promise<void> {
-  assertNone((await page.evaluate<AxeResults>("axe.run()")).violations);
+  const options = JSON.stringify({ resultTypes: ["violations"], selectors: false });
+  assertNone((await page.evaluate<AxeResults>(`axe.run(${options})`)).violations);
 }
 
 function assertNone(violations: AxeResults["violations"]): void {

@@ -5,19 +5,18 @@
 
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.policy.kinds import NotificationType, Priority
-from app.rendering.base import FIELDS, CannotRender, Checked, Job
+from app.rendering.base import FIELDS, Checked
 from app.rendering.renderer import ProcessRenderer
-from app.rendering.variables import declared, values_of
 from app.security.sanitize import safe_html
-from app.services.wording import CLEANERS
 from app.shipped_templates import LANGUAGES, ShippedTemplate, shipped_templates
+from tests.template_samples import said
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "templates"
 UPDATE = bool(os.environ.get("UPDATE_GOLDENS"))
@@ -45,16 +44,6 @@ async def renderer() -> AsyncGenerator[ProcessRenderer]:
     """One process for all."""
     async with ProcessRenderer() as running:
         yield running
-
-
-async def said(
-    renderer: ProcessRenderer, shipped: ShippedTemplate, given: Mapping[str, Any]
-) -> dict[str, str]:
-    """What a template says on every channel, as it would be stored."""
-    values = values_of(declared(shipped.variables), given)
-    (texts,) = await renderer.render([Job(shipped.texts, values, shipped.language)])
-    assert not isinstance(texts, CannotRender), texts
-    return {field: CLEANERS[field](text) for field, text in texts.items()}
 
 
 def test_every_type_and_every_event_has_words_in_every_language() -> None:
