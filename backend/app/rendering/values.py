@@ -27,6 +27,9 @@ OTHER_SCRIPTS: Final[Mapping[str, frozenset[str]]] = {
     "left-to-right": frozenset({"R", "AL"}),
     "right-to-left": frozenset({"L"}),
 }
+LETTERS: Final = frozenset({"L", "R", "AL"})
+# Words around it that are written from the right would turn the parts of a number like 2026-0042.
+NUMBER_OF_PARTS: Final = re.compile("(?:^[-+]|[0-9][^0-9.,:/]+)[0-9]")
 # Inside an address nothing may be put.
 ADDRESS: Final = re.compile(r"(?:[/?#]|[a-z][a-z0-9+.-]*:)\S*", re.IGNORECASE)
 MARKS: Final = re.compile(r"[\\`*_\[\]<>~|]|&(?=#|[a-z][a-z0-9]*;)", re.IGNORECASE)
@@ -56,7 +59,8 @@ def shown_in(kind: Kind) -> Callable[[Context, Any], Any]:
 def isolated(value: str, order: str) -> str:
     """The value as it turns nothing else: without marks of direction, but for closed isolates.
 
-    One with letters that are written the other way is put into an isolate.
+    One with letters that are written the other way is put into an isolate, as is a number in parts
+    where the text is written from the right.
 
     Args:
         order: of the text around it, as CLDR has it: `left-to-right` or `right-to-left`.
@@ -67,8 +71,9 @@ def isolated(value: str, order: str) -> str:
         value = DIRECTIONS.sub("", value)
     if (value.isascii() and order == "left-to-right") or ADDRESS.fullmatch(value):
         return value
-    other = OTHER_SCRIPTS[order]
-    if any(unicodedata.bidirectional(character) in other for character in value):
+    scripts = {unicodedata.bidirectional(character) for character in value}
+    is_turned = not scripts & LETTERS and order != "left-to-right" and NUMBER_OF_PARTS.search(value)
+    if is_turned or scripts & OTHER_SCRIPTS[order]:
         return f"{ISOLATE}{value}{END_OF_ISOLATE}"
     return value
 

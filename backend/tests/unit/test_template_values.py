@@ -80,10 +80,17 @@ def test_what_a_template_says_itself_is_not_escaped_again() -> None:
         ("آدا", "de", ISOLATED.format("آدا")),
         ("آدا", "ar", "آدا"),
         ("203.0.113.7", "ar", "203.0.113.7"),
+        ("1,249.50", "ar", "1,249.50"),
+        ("2026-0042", "ar", ISOLATED.format("2026-0042")),
+        ("2026-0042", "de", "2026-0042"),
+        ("2026-0042", "he", ISOLATED.format("2026-0042")),
+        ("مهمة 3 - 4", "ar", "مهمة 3 - 4"),
         ("/tasks/a?b#c", "ar", "/tasks/a?b#c"),
         ("https://example.com/a", "ar", "https://example.com/a"),
         (ISOLATED.format("Ada"), "ar", ISOLATED.format("Ada")),
     ],
 )
-def test_a_value_turns_no_other_text(kind: Kind, value: str, language: str, shown: str) -> None:
+def test_a_value_turns_no_other_text_and_is_not_turned(
+    kind: Kind, value: str, language: str, shown: str
+) -> None:
     assert say("{{ x }}", value, kind, language) == shown
