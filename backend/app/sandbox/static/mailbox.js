@@ -39,7 +39,7 @@ function row(mail) {
       element("span", { className: "to", text: mail.to.join(", "), title: mail.to.join(", ") }),
       element("time", { text: shortTime(mail.received_at), datetime: mail.received_at })),
     element("div", {},
-      element("span", { text: mail.subject || "(no subject)", title: mail.subject })),
+      element("span", { text: mail.subject || "(no subject)", title: mail.subject, dir: "auto" })),
     element("div", {},
       element("span", { className: "from", text: `from ${displayName(mail.from)}` }),
       element("span", { className: "marks" })),
