@@ -384,7 +384,7 @@ class TestPages:
         ("locale", "html", "says"),
         [
             ("en-GB", '<html lang="en" dir="ltr">', "Stop emails about “Tasks”?"),
-            ("de-AT", '<html lang="de" dir="ltr">', "Keine E-Mails mehr zu „Aufgaben“?"),
+            ("de-AT", '<html lang="de" dir="ltr">', "Keine E‑Mails mehr zu „Aufgaben“?"),
             ("ar", '<html lang="ar" dir="rtl">', "هل تريد إيقاف رسائل «المهام»؟"),
         ],
     )
