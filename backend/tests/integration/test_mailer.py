@@ -155,11 +155,26 @@ async def test_a_request_has_a_bounded_size(post: Post) -> None:
 
 
 async def test_while_there_is_plenty_of_room_each_goes_at_once(post: Post) -> None:
-    letters = numbered(20)
+    letters = numbered(3)
     async with post.mailer() as mailer:
         await mailer.send(letter())  # tells how much room there is
         await send_all(mailer, letters)
     assert {UUID(key) for key in await post.arrivals()} >= {one.id for one in letters}
+
+
+async def test_letters_that_come_faster_than_they_go_share_requests(post: Post) -> None:
+    """However much the provider takes: a request costs more than a letter."""
+    letters = numbered(500)
+    await post.fault({"kind": "delay", "seconds": 0.3})
+    async with post.mailer() as mailer:
+        sending: list[asyncio.Task[MailOutcome]] = []
+        for one in letters:
+            sending.append(asyncio.create_task(mailer.send(one)))
+            await asyncio.sleep(0)  # one after the other
+        outcomes = await asyncio.gather(*sending)
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    assert len(await post.mails()) == 500
+    assert len(await post.arrivals()) < 50
 
 
 async def test_a_critical_letter_overtakes_all_that_wait(post: Post) -> None:

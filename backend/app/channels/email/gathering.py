@@ -1,7 +1,13 @@
-"""Letters that wait for company: those that come within half a second share a request."""
+"""Letters that wait for company, so that many share a request.
+
+As long as the provider takes plenty and few requests are under way, a letter goes at once. What
+comes while `AT_ONCE` are under way goes together as soon as one of them is done, so requests grow
+with the load; and where the provider takes few, what comes within `LINGER` goes together.
+"""
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -10,6 +16,7 @@ from app.channels.email.letter import Letter, MailOutcome
 
 LINGER: Final = 0.5  # seconds
 FULL: Final = 100  # letters that need no more company
+AT_ONCE: Final = 4  # requests under way, above which letters gather
 
 
 @dataclass(eq=False, slots=True)
@@ -38,11 +45,12 @@ class Waiting:
 
 
 class Gathering:
-    """Hands on letters, each by itself while the provider takes plenty, else together.
+    """Hands on letters, each by itself while there are few, else together.
 
     Args:
         allowance: of the provider that they are for.
-        hand_on: starts sending letters, in one request or as few as it takes.
+        hand_on: starts sending letters, in one request or as few as it takes; the task ends with
+            the last of these.
         ticks: seconds that never go back.
         has_other: whether another provider takes letters that this one refuses.
     """
@@ -50,7 +58,7 @@ class Gathering:
     def __init__(
         self,
         allowance: Allowance,
-        hand_on: Callable[[list[Waiting]], object],
+        hand_on: Callable[[list[Waiting]], asyncio.Task[None]],
         ticks: Callable[[], float],
         *,
         has_other: bool,
@@ -60,41 +68,53 @@ class Gathering:
         self._hand_on = hand_on
         self._ticks = ticks
         self._waiting: list[Waiting] = []
-        self._came = asyncio.Event()
+        self._under_way = 0
+        self._stirred = asyncio.Event()  # one came, or a request is done
 
     def add(self, waiting: Waiting) -> None:
         """Let a letter wait."""
         self._waiting.append(waiting)
-        self._came.set()
+        self._stirred.set()
 
     async def run(self) -> NoReturn:
         """Hand on what comes, until cancelled."""
         while True:
-            await self._came.wait()
-            if self._goes_at_once:
-                for waiting in self._take():
-                    self._hand_on([waiting])
+            self._stirred.clear()
+            if not self._waiting:
+                await self._stirred.wait()
+                continue
+            await self._linger()
+            letters, self._waiting = self._waiting, []
+            if self._goes_at_once(len(letters)):
+                for letter in letters:
+                    self._start([letter])
             else:
-                await self._linger()
-                self._hand_on(self._take())
+                self._start(letters)
 
-    @property
-    def _goes_at_once(self) -> bool:
+    def _goes_at_once(self, requests: int) -> bool:
+        """Whether so many requests may be made now without waiting for company."""
+        if self._under_way + requests > AT_ONCE:
+            return False
         if self._allowance.refuses:
             return self._has_other
-        return self._allowance.has_plenty_for(len(self._waiting))
+        return self._allowance.has_plenty_for(requests)
 
     async def _linger(self) -> None:
         over = self._waiting[0].since + LINGER
-        while (left := over - self._ticks()) > 0 and len(self._waiting) < FULL:
-            self._came.clear()
-            try:
+        while (
+            len(self._waiting) < FULL
+            and not self._goes_at_once(1)
+            and (left := over - self._ticks()) > 0
+        ):
+            self._stirred.clear()
+            with suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await self._came.wait()
-            except TimeoutError:
-                return
+                    await self._stirred.wait()
 
-    def _take(self) -> list[Waiting]:
-        taken, self._waiting = self._waiting, []
-        self._came.clear()
-        return taken
+    def _start(self, letters: list[Waiting]) -> None:
+        self._under_way += 1
+        self._hand_on(letters).add_done_callback(self._done)
+
+    def _done(self, _: asyncio.Task[None]) -> None:
+        self._under_way -= 1
+        self._stirred.set()

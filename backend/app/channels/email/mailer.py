@@ -199,9 +199,9 @@ class ProviderMailer:
 
     # --- what was not
 
-    def _start(self, letters: list[Waiting]) -> None:
+    def _start(self, letters: list[Waiting]) -> asyncio.Task[None]:
         """Send letters through the first provider that takes them."""
-        self._run(self._settle(letters, 0))
+        return self._run(self._settle(letters, 0))
 
     async def _settle(self, letters: Sequence[Waiting], index: int, *, alone: bool = False) -> None:
         """Send letters through the provider of this index, or a later one."""
