@@ -58,6 +58,7 @@ class Claim:
         language: of a template's words, None where they are the caller's own.
         texts: what a template says on other channels than in the inbox.
         email_epoch: counts the user's addresses; links in emails name it.
+        was_taken: by a provider, before an operator let it be sent once more.
         device: where a push goes; None for other channels, and when the device is gone.
         unread_count: of the user's inbox when a push was claimed, the absolute badge; else 0.
         request: what the caller asked for, as the policy takes it.
@@ -92,6 +93,7 @@ class Claim:
     language: str | None = None
     texts: ChannelTexts = NO_TEXTS
     email_epoch: int = 0
+    was_taken: bool = False
     device: Device | None = None
     unread_count: int = 0
     has_read: bool = False

@@ -54,6 +54,11 @@ RETRY = text(f"""
             next_attempt_at = CAST(:now AS timestamptz)
         FROM chosen WHERE d.id = chosen.id
         RETURNING d.id, d.notification_id, d.user_id, d.channel, d.device_id, chosen.reason
+    ), anew AS (
+        -- The provider took it and reported later that it failed: the same request, made again,
+        -- would have the same answer. Of all others nobody knows, so they stay in theirs.
+        DELETE FROM email_request_letters l USING revived r
+        WHERE l.letter_id = r.id AND r.reason = 'provider_rejected'
     ), traced AS (
         INSERT INTO notification_events (
             notification_id, user_id, channel, event, reason, device_id, detail, at

@@ -8,12 +8,14 @@ from uuid import uuid4
 import pytest
 
 from app.channels.base import Failed, Outcome, Retry, Sent
+from app.channels.email.requests import tidy
 from app.pipeline.receipt import Receipt
 from app.pipeline.suppression import Suppressed
 from app.pipeline.track import Recorder, retry_policy
 from app.policy.kinds import Channel, NotificationType, Priority, Reason
 from app.policy.routing import Request
 from app.schemas.webhook import ResendEvent
+from app.services.dead_letter_service import DeadLetterService
 from app.services.email_event_service import EmailEventService
 from app.services.suppression_service import Suppression, SuppressionService
 from tests.integration import test_pipeline
@@ -136,3 +138,29 @@ async def test_operators_list_and_lift_without_addresses(stage: Stage) -> None:
     assert await service.lift(" ADA@example.com ") is True
     assert await service.listed(10) == []
     assert Channel.EMAIL in (await stage.post(user)).channels
+
+
+@pytest.mark.parametrize("is_tidied", [False, True])
+async def test_what_failed_after_it_was_taken_is_sent_once_more_when_an_operator_wants_it(
+    stage: Stage, is_tidied: bool
+) -> None:
+    """The provider knows the key of the first request, and would answer as it did then."""
+    stored = await stage.post(await stage.user())
+    await stage.worker.deliverer.deliver()
+    first = await stage.delivery(stored, Channel.EMAIL)
+    if is_tidied:
+        await tidy(stage.database, stage.clock(), stage.clock())
+    await report(stage, stored, "failed", email_id=first.provider_id)
+    dead = DeadLetterService(stage.settings, stage.database, stage.announcer.announce, stage.clock)
+    assert (await dead.retry(first.id, by="tests")).status == "pending"
+    await stage.fault(kind="drop_after", times=1)
+    await stage.worker.deliverer.deliver()
+    assert (await stage.delivery(stored, Channel.EMAIL)).status == "pending"
+    stage.clock.advance(hours=2)
+    await stage.worker.deliverer.deliver()
+    row = await stage.delivery(stored, Channel.EMAIL)
+    assert row.status == "sent"
+    ids = [mail["id"] for mail in await stage.mails()]
+    assert len(ids) == len(set(ids)) == 2
+    assert row.provider_id in ids
+    assert row.provider_id != first.provider_id

@@ -105,6 +105,7 @@ class Composer:
             headers=self._headers(about),
             tags={"notification_id": str(claim.notification_id)},
             is_critical=is_urgent,
+            is_once_more=claim.was_taken,
             links=links.targets,
         )
 

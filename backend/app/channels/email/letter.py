@@ -21,6 +21,7 @@ class Letter:
         headers: beyond those that every email has; one line each.
         tags: what webhooks about it tell of it again.
         is_critical: goes ahead of others, and waits for none.
+        is_once_more: a provider has taken it before, so its id is the key of another request.
         links: where its tracked links lead, by their place.
     """
 
@@ -33,6 +34,7 @@ class Letter:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     is_critical: bool = False
+    is_once_more: bool = False
     links: tuple[str, ...] = ()
 
 

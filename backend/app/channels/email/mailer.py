@@ -249,7 +249,7 @@ class ProviderMailer:
         is_critical = any(one.letter.is_critical for one in letters)
         until = min(one.until for one in letters)
         request = NewRequest(
-            parcel.letters[0].id if len(parcel.letters) == 1 else uuid4(),
+            _key(parcel),
             provider.name,
             parcel.letters,
             parcel.payload,
@@ -303,6 +303,12 @@ async def _posted(provider: Provider, key: UUID, payload: bytes, place: Place) -
     return replace(
         answer, outcome=Deferred(told.reason, told.detail, max(ill_for, told.after or 0.0))
     )
+
+
+def _key(parcel: Parcel) -> UUID:
+    """The id of a letter that goes alone for the first time, else a new one."""
+    first, *others = parcel.letters
+    return uuid4() if others or first.is_once_more else first.id
 
 
 def _put_off(provider: Provider, refused: NotNow) -> Refused:

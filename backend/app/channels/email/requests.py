@@ -13,7 +13,8 @@ Why no worker's death and no silent provider loses a letter or sends it twice:
    was taken, and the letter may be written anew, or go to another provider. A refusal of a
    repetition says nothing of the try before, unless it is of the content, which is the same.
 4. What was taken stays here until every letter of it has its end written down (`tidy`), since a
-   worker may die in between; and a failed one for a day, as operators retry those.
+   worker may die in between; and a failed one for a day, as operators retry those. What was taken
+   and reported as failed later leaves its request when it is retried, and goes under a new key.
 5. Providers keep keys for 24 hours. A letter whose outcome is still unknown after 23 is given up
    (the mailer does that) and never sent under another key; `tidy` leaves its request until then.
 
