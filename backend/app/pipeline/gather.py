@@ -8,7 +8,7 @@ provider may have taken already keeps the members that it has.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
@@ -38,6 +38,9 @@ BUSY: Final = Deferred(Reason.DIGEST, "The inbox is busy.", after=1.0)
 POISON: Final = "Workers died while sending it, {} times."
 GONE: Final = Failed(
     Reason.OUTCOME_UNKNOWN, "The user's address was taken away while the mail was being sent."
+)
+SUPPRESSED: Final = Failed(
+    Reason.ADDRESS_SUPPRESSED, "Nothing goes to the address any more; a provider may have the mail."
 )
 
 Row = Mapping[str, Any]
@@ -97,8 +100,10 @@ TAKE = """
     FROM unnest($1::uuid[], $2::uuid[]) AS v (id, token) WHERE d.id = v.id
 """
 
+# What it was waited for is not taken from the time for sending.
 WRITE = """
-    UPDATE email_digests g SET notification_ids = v.ids::uuid[], frequency = v.frequency
+    UPDATE email_digests g
+    SET notification_ids = v.ids::uuid[], frequency = v.frequency, next_attempt_at = $4
     FROM unnest($1::uuid[], $2::text[], $3::text[]) AS v (id, ids, frequency) WHERE g.id = v.id
 """
 
@@ -156,13 +161,16 @@ class Gatherer:
         self._audience = audience
         self._clock = clock
         self._max_expired_leases = settings.delivery_max_expired_leases
+        self._lease = timedelta(seconds=settings.delivery_lease_seconds)
 
     async def gather(self, group: Sequence[Lease]) -> list[Gathered]:
         """Decide what goes out with the digests of a group, and write that down.
 
+        Their leases begin anew.
+
         Returns:
-            Those that are to go on. A digest that nothing is left of is `skipped`, and not among
-            them; nor is one that another worker has taken over.
+            Those that are to go on, with their leases. A digest that nothing is left of is
+            `skipped`, and not among them; nor is one that another worker has taken over.
 
         Raises:
             Unavailable: PostgreSQL is away.
@@ -192,7 +200,7 @@ class Gatherer:
         }
         digests = {
             lease.id: _Gathering(
-                lease,
+                replace(lease, until=now + self._lease),
                 is_poison=lease.expired_leases >= self._max_expired_leases,
                 is_open=held[lease.id]["is_open"],
             )
@@ -213,7 +221,7 @@ class Gatherer:
             now,
         )
         await _decide(driver, digests, rows, profiles, now)
-        await _write(driver, digests.values(), profiles)
+        await _write(driver, digests.values(), profiles, now + self._lease)
         return busy + [
             Gathered(item.lease, _what(item, people, profiles))
             for item in digests.values()
@@ -230,6 +238,8 @@ def _what(
     person, profile = people[lease.user_id], profiles[lease.user_id]
     if person["email"] is None:
         return GONE
+    if item.is_open and person["is_suppressed"]:
+        return SUPPRESSED
     newest_first = sorted(item.members, key=itemgetter("notification_id"), reverse=True)
     return Digest(
         id=lease.id,
@@ -300,7 +310,10 @@ async def _decide(
 
 
 async def _write(
-    driver: Driver, digests: Collection[_Gathering], profiles: Mapping[UUID, Profile]
+    driver: Driver,
+    digests: Collection[_Gathering],
+    profiles: Mapping[UUID, Profile],
+    until: datetime,
 ) -> None:
     full = [item for item in digests if item.members]
     empty = [item.lease.id for item in digests if not item.members and not item.is_poison]
@@ -312,6 +325,7 @@ async def _write(
             [item.lease.id for item in full],
             [_uuids(row["notification_id"] for row in item.members) for item in full],
             [_frequency(item.members, profiles[item.lease.user_id]).value for item in full],
+            until,
         )
     if empty:
         await driver.execute(SKIP, empty)

@@ -17,6 +17,7 @@ from app.pipeline.decide import Audience, Defaults
 from app.pipeline.digests import DigestQueue
 from app.pipeline.gather import Gatherer
 from app.pipeline.receipt import Receipt
+from app.pipeline.suppression import Suppressed, suppress
 from app.policy.digest_schedule import jitter
 from app.policy.kinds import Channel, NotificationType, Priority
 from app.policy.preferences import Preferences
@@ -374,11 +375,11 @@ async def test_only_ones_own_waits_are_moved(post: Post) -> None:
 async def test_a_refused_digest_is_tried_again_with_what_is_left_then(post: Post) -> None:
     user = await post.user()
     kept, read = [await post.stage.post(user, ORDINARY) for _ in range(2)]
-    await post.stage.fault(kind="status", status=429, retry_after=90, times=1)
+    await post.stage.fault(kind="status", status=429, retry_after=1, times=1)
     await post.sweep(SLOT + LATE)
     digest = await post.digest(user)
     assert (digest.status, digest.reason, digest.attempts) == ("pending", "provider_limit", 1)
-    assert digest.next_attempt_at == SLOT + LATE + timedelta(seconds=90)
+    assert digest.next_attempt_at == SLOT + LATE + timedelta(seconds=1)
     assert (await post.email(kept))[0] == "pending"
     assert await post.email_events(kept) == [("retry", "provider_limit")]
     await post.inbox.mark_read(user, read.id)
@@ -524,6 +525,37 @@ async def test_a_letter_that_may_have_gone_out_keeps_its_members(post: Post) -> 
         assert letter.id == digest.id
         assert (await post.digest(user)).notification_ids == digest.notification_ids
         assert (await post.email(first))[0] == (await post.email(read))[0] == "pending"
+
+
+async def test_a_complaint_stops_a_letter_that_may_have_gone_out(post: Post) -> None:
+    user = await post.user()
+    stored = await post.stage.post(user, ORDINARY)
+    await post.stage.fault(kind="drop", times=1)  # nobody knows whether Resend has it
+    await post.sweep(SLOT + LATE)
+    assert len(await post.stage.rows("SELECT 1 FROM email_requests")) == 1
+    async with post.stage.database.group_as_service() as driver:
+        now = post.stage.clock()
+        await suppress(driver, f"{user}@example.com", Suppressed.COMPLAINED, now, now)
+    await post.sweep((await post.digest(user)).next_attempt_at)
+    assert await post.mails(user) == []
+    assert await post.email(stored) == ("failed", "address_suppressed")
+    assert ((await post.digest(user)).notification_ids) == [stored.id]
+
+
+async def test_a_letter_has_its_whole_lease_however_long_it_was_gathered(post: Post) -> None:
+    user = await post.user()
+    await post.stage.post(user, ORDINARY)
+    settings, clock = post.stage.settings, post.stage.clock
+    audience = Audience(Defaults.from_settings(settings))
+    clock.now = SLOT + LATE
+    async with DigestQueue(settings, post.stage.database, audience.defaults, clock) as queue:
+        await queue.open_due()
+        (group,) = await queue.lease_due(1)
+        clock.advance(seconds=settings.delivery_lease_seconds - 1)
+        gatherer = Gatherer(settings, post.stage.database, audience, clock)
+        (gathered,) = await gatherer.gather(group)
+    until = clock() + timedelta(seconds=settings.delivery_lease_seconds)
+    assert (await post.digest(user)).next_attempt_at == gathered.lease.until == until
 
 
 async def test_a_digest_that_workers_die_of_is_poison(post: Post) -> None:
