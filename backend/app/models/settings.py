@@ -137,6 +137,11 @@ class EmailDigest(Base):
             postgresql_where=text("status = 'pending'"),
         ),
         Index(
+            "idx_email_digests_pending",
+            "user_id",
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
             "idx_email_digests_provider_id",
             "provider_id",
             postgresql_where=text("provider_id IS NOT NULL"),

@@ -75,6 +75,8 @@ UPGRADE = """
         );
     CREATE INDEX idx_email_digests_due ON email_digests (next_attempt_at)
         WHERE status = 'pending';
+    CREATE INDEX idx_email_digests_pending ON email_digests (user_id)
+        WHERE status = 'pending';
     CREATE INDEX idx_email_digests_provider_id ON email_digests (provider_id)
         WHERE provider_id IS NOT NULL;
     CREATE INDEX idx_notification_deliveries_provider_id ON notification_deliveries (provider_id)
@@ -118,6 +120,7 @@ DOWNGRADE = """
     DROP INDEX idx_notification_deliveries_parked;
     DROP INDEX idx_notification_deliveries_provider_id;
     DROP INDEX idx_email_digests_provider_id;
+    DROP INDEX idx_email_digests_pending;
     DROP INDEX idx_email_digests_due;
     UPDATE email_digests SET status = 'sent' WHERE status = 'delivered';
     UPDATE email_digests SET status = 'failed' WHERE status = 'bounced';
