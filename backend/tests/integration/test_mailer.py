@@ -14,7 +14,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from app.channels.base import Deferred, Failed, Retry, Sent
+from app.channels.base import Deferred, Failed, Outcome, Retry, Sent
+from app.channels.email.channel import EmailChannel
 from app.channels.email.letter import Letter, Mailer, MailOutcome
 from app.channels.email.requests import tidy
 from app.config import Settings
@@ -27,6 +28,7 @@ from app.schemas.user import UpsertUser
 from app.services.user_service import UserService
 from app.worker.mail import open_mail
 from tests.integration.mail_server import MailServer, serving_mail
+from tests.letter_samples import a_claim, composer
 from tests.stack import free_ports
 from tests.unit.test_email_lines import letter
 
@@ -313,6 +315,19 @@ async def test_a_refused_batch_is_sent_letter_by_letter(post: Post) -> None:
     assert {mail["idempotency_key"] for mail in mails} == {str(one.id) for one in letters[:9]}
     assert post.smtp.mails == []
     assert {row.id for row in await post.open_requests()} == {one.id for one in letters[:9]}
+
+
+async def test_a_letter_that_cannot_be_written_costs_no_other(post: Post) -> None:
+    good = replace(a_claim(), id=uuid4())
+    bad = replace(a_claim(), id=uuid4(), type="nonsense")
+    outcomes: dict[UUID, Outcome] = {}
+    await post.fault({"kind": "delay", "seconds": 0.2})
+    async with post.mailer() as mailer:
+        channel = EmailChannel(composer(email_tracking="off"), mailer)
+        await channel.send([good, bad], lambda claim, told: outcomes.update({claim.id: told}))
+    assert isinstance(outcomes[good.id], Sent)
+    assert outcomes[bad.id] == Retry(Reason.INTERNAL_ERROR, "ValueError")
+    assert await post.arrivals() == {str(good.id): (1, 1)}
 
 
 async def test_the_whole_provider_waits_as_long_as_it_asks(post: Post) -> None:

@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import ClassVar
 
-from app.channels.base import Claim, Failed, Outcome, Report
+import structlog
+
+from app.channels.base import Claim, Failed, Outcome, Report, Retry
 from app.channels.email.compose import Composer
 from app.channels.email.letter import Mailer
 from app.policy.kinds import Channel, Reason
+
+log = structlog.get_logger()
 
 
 class EmailChannel:
@@ -37,4 +41,9 @@ class EmailChannel:
     async def _send(self, claim: Claim) -> Outcome:
         if claim.email is None:
             return Failed(Reason.NO_ADDRESS, "The user has no email address any more.")
-        return await self._mailer.send(self._composer.instant(claim, claim.email))
+        try:
+            letter = self._composer.instant(claim, claim.email)
+        except Exception as error:  # of this one alone: others may be on their way
+            log.exception("letter_not_written", delivery_id=str(claim.id))
+            return Retry(Reason.INTERNAL_ERROR, type(error).__name__)
+        return await self._mailer.send(letter)
