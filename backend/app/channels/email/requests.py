@@ -55,7 +55,8 @@ KEEP = """
                ARRAY(SELECT jsonb_array_elements_text(targets::jsonb)), created_at
         FROM unnest($8::uuid[], $9::uuid[], $10::text[], $11::timestamptz[])
             AS l (letter_id, user_id, targets, created_at)
-        ON CONFLICT (letter_id) DO UPDATE SET targets = excluded.targets
+        ON CONFLICT (letter_id) DO UPDATE
+        SET targets = excluded.targets, created_at = excluded.created_at
     )
     INSERT INTO email_request_letters (letter_id, request_id, place)
     SELECT l.letter_id, l.request_id, l.place
