@@ -244,8 +244,8 @@ class DigestQueue:
     async def _open_some(self, driver: Driver, now: datetime) -> tuple[int, bool]:
         rows = await driver.fetch(READ_WAITING, now, OPENED_AT_ONCE)
         late = [row["user_id"] for row in rows if row["is_late"]]
-        if late:
-            free = await lock_free_inboxes(driver, late)
+        free = await lock_free_inboxes(driver, late) if late else {}
+        if free:
             await move_late(driver, [*free], self._defaults, now)
         due = [row for row in rows if not row["is_late"]]
         if due:
@@ -256,7 +256,8 @@ class DigestQueue:
                 [row["slot"] + jitter(row["user_id"]) for row in due],
                 now,
             )
-        return len(due), len(rows) < OPENED_AT_ONCE
+        # Those that somebody holds are looked for the next time.
+        return len(due), len(rows) < OPENED_AT_ONCE or not (due or free)
 
     async def lease_due(self, limit: int) -> list[tuple[Lease, ...]]:
         """Lease digests that are due, the longest due first, in groups.

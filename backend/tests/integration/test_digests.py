@@ -12,6 +12,7 @@ import pytest
 
 from app.channels.email.compose import Composer
 from app.channels.email.letter import Letter, MailOutcome
+from app.pipeline import digests
 from app.pipeline.announce import Announcement
 from app.pipeline.decide import Audience, Defaults
 from app.pipeline.digests import DigestQueue
@@ -22,6 +23,7 @@ from app.policy.digest_schedule import jitter
 from app.policy.kinds import Channel, NotificationType, Priority
 from app.policy.preferences import Preferences
 from app.policy.routing import Request
+from app.realtime.inboxes import lock_inboxes
 from app.schemas.preferences import UpdateGlobalPreferences, UpdatePreference
 from app.schemas.settings import UpdateSettings
 from app.schemas.user import UpsertUser
@@ -312,6 +314,31 @@ async def test_what_came_too_late_for_its_digest_goes_with_the_next(post: Post) 
 
 
 # --- choosing otherwise ------------------------------------------------------------------------
+
+
+async def test_who_is_held_is_not_looked_for_again_and_again(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "OPENED_AT_ONCE", 1)
+    user = await post.user()
+    await post.stage.post(user, ORDINARY)
+    await post.sweep(SLOT + LATE)
+    late = await post.stage.post(user, ORDINARY)
+    await post.stage.rows(
+        "UPDATE notification_deliveries SET digest_slot = :slot"
+        " WHERE notification_id = :id AND channel = 'email' RETURNING 1",
+        id=late.id,
+        slot=SLOT,
+    )
+    settings, database, clock = post.stage.settings, post.stage.database, post.stage.clock
+    queue = DigestQueue(settings, database, Defaults.from_settings(settings), clock)
+    async with database.group_as_service() as holder:
+        await lock_inboxes(holder, [user])
+        async with asyncio.timeout(20):
+            assert await queue.open_due() == 0
+    assert await post.slot(late) == SLOT
+    await queue.open_due()
+    assert await post.slot(late) == SLOT + A_DAY
 
 
 async def test_what_is_parked_goes_with_the_digest_that_is_wanted_now(post: Post) -> None:
