@@ -4,7 +4,6 @@
 """
 
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
@@ -346,22 +345,6 @@ class Settings(BaseSettings):
     def sandbox_url(self) -> str:
         """Address of the sandbox, whether or not it runs."""
         return f"http://127.0.0.1:{self.sandbox_port}"
-
-    @property
-    def sandbox_mail_port(self) -> int:
-        """Port of the sandbox's SMTP: the chosen one, or one that no other part is to have."""
-        if self.sandbox_smtp_port is not None:
-            return self.sandbox_smtp_port
-        near = chain(range(self.sandbox_port + 1, 65536), range(self.sandbox_port - 1, 0, -1))
-        return next(port for port in near if port not in {self.api_port, self.ws_port})
-
-    @property
-    def sandbox_webhooks_to(self) -> str | None:
-        """Where the sandbox posts what became of emails: straight to the API, if anywhere."""
-        if not self.sandbox_webhooks:
-            return None
-        host = f"[{self.api_host}]" if ":" in self.api_host else self.api_host
-        return f"http://{host}:{self.api_port}/api/v1/webhooks/resend"
 
     @property
     def uses_sandbox_mail(self) -> bool:

@@ -15,6 +15,7 @@ from app.config import ConfigurationError, Settings
 from app.sandbox.app import create_sandbox_app, require_development
 from app.sandbox.fault_gate import ABORT_CONNECTION
 from app.sandbox.faults import Faults
+from app.sandbox.mail_ways import smtp_port, webhooks_to
 from app.sandbox.mailbox import Clock, utc_now
 from app.sandbox.resend import PAUSES
 
@@ -116,7 +117,7 @@ async def _serve_until_signalled(settings: Settings) -> None:
         smtp = _listen_for_mail(settings)
         if smtp is not None:
             opened.enter_context(smtp)
-        server = _server(settings, utc_now, smtp, settings.sandbox_webhooks_to, PAUSES)
+        server = _server(settings, utc_now, smtp, webhooks_to(settings), PAUSES)
 
         def stop() -> None:
             server.should_exit = True
@@ -157,7 +158,7 @@ def _server(
 
 
 def _listen_for_mail(settings: Settings) -> socket.socket | None:
-    port = settings.sandbox_mail_port
+    port = smtp_port(settings)
     try:
         return _listen(port, "SANDBOX_SMTP_PORT")
     except ConfigurationError:

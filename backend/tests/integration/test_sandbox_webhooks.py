@@ -14,6 +14,7 @@ import pytest
 
 from app.config import Settings
 from app.load_settings import load_settings
+from app.sandbox.mail_ways import webhooks_to
 from app.sandbox.server import serving_sandbox
 from tests.integration.receiver import Call, Receiver, Reply, receiving
 
@@ -325,7 +326,7 @@ async def test_the_api_is_told_wherever_it_listens(tmp_path: Path) -> None:
     def settings(**chosen: object) -> Settings:
         return load_settings(_env_file=None, data_dir=tmp_path, **chosen)
 
-    there = settings(api_port=9123, public_url="https://app.example").sandbox_webhooks_to
+    there = webhooks_to(settings(api_port=9123, public_url="https://app.example"))
     assert there == "http://127.0.0.1:9123/api/v1/webhooks/resend"
-    assert (settings(api_host="::1").sandbox_webhooks_to or "").startswith("http://[::1]:8000/")
-    assert settings(sandbox_webhooks=False).sandbox_webhooks_to is None
+    assert (webhooks_to(settings(api_host="::1")) or "").startswith("http://[::1]:8000/")
+    assert webhooks_to(settings(sandbox_webhooks=False)) is None
