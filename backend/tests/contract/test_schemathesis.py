@@ -1,7 +1,7 @@
 """The API keeps what its OpenAPI document says, on data made from that document."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -19,7 +19,7 @@ from app.config import Settings
 from app.main import create_app
 from app.security.ack_tokens import AckTokens
 from app.security.webhooks import signed_headers
-from tests.contract.callers import V1, Api, Headers, content
+from tests.contract.callers import V1, Api, Headers, content, open_api
 
 Case = Any  # of one operation, which schemathesis types too loosely to name
 Operation = Any
@@ -107,7 +107,18 @@ class Known:
 
 
 @pytest.fixture(scope="module")
-async def known(api: Api) -> Known:
+def own_settings(clone_database: Callable[[], Settings]) -> Settings:
+    """With a database apart: what is made up may hit what others need, such as the templates."""
+    return clone_database()
+
+
+@pytest.fixture(scope="module")
+async def known(own_settings: Settings) -> AsyncGenerator[Known]:
+    async with open_api(own_settings) as api:
+        yield await everything(api)
+
+
+async def everything(api: Api) -> Known:
     user = await api.new_user(email="ada@example.com")
     created = await api.create(user)
     batch = await api.client.post(
