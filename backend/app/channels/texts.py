@@ -29,7 +29,9 @@ class ChannelTexts:
 
     def stored(self) -> dict[str, str] | None:
         """What is stored: those that there are, None for none."""
-        return {name: text for name, text in asdict(self).items() if text is not None} or None
+        if self == NO_TEXTS:  # as most are
+            return None
+        return {name: text for name, text in asdict(self).items() if text is not None}
 
 
 NO_TEXTS = ChannelTexts()
