@@ -1,7 +1,7 @@
 """When digests go out where clocks change (REQ-015, REQ-016): lived through, and kept as a file.
 
-`tests/golden/digests.txt` has every mail of twenty people in the days around each clock change of
-their year. `WRITE_GOLDEN=1` writes it anew. The oracle looks at the clock on the wall, minute by
+`tests/goldens/digests.txt` has every mail of twenty people in the days around each clock change of
+their year. `WRITE_GOLDENS=1` writes it anew. The oracle looks at the clock on the wall, minute by
 minute.
 """
 
@@ -23,7 +23,7 @@ from tests.integration.test_digests import Post
 
 stage, post = test_pipeline.stage, test_digests.post
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "digests.txt"
+GOLDEN = Path(__file__).parents[1] / "goldens" / "digests.txt"
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 WITHIN = timedelta(seconds=45)
 POSTED_EVERY = timedelta(hours=12)
@@ -183,6 +183,6 @@ def _line(wish: Wish, at: datetime) -> str:
 
 
 def _compare(found: str) -> None:
-    if os.environ.get("WRITE_GOLDEN"):
+    if os.environ.get("WRITE_GOLDENS"):
         GOLDEN.write_text(found)
     assert found == GOLDEN.read_text()

@@ -1,6 +1,6 @@
 """The shipped templates: complete, in good language, and safe (REQ-001, REQ-004).
 
-`UPDATE_GOLDENS=1` writes the golden files anew; look at what changed.
+`WRITE_GOLDENS=1` writes the golden files anew; look at what changed.
 """
 
 import os
@@ -19,7 +19,7 @@ from app.shipped_templates import LANGUAGES, ShippedTemplate, shipped_templates
 from tests.template_samples import said
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "templates"
-UPDATE = bool(os.environ.get("UPDATE_GOLDENS"))
+UPDATE = bool(os.environ.get("WRITE_GOLDENS"))
 
 EVENTS = {
     "system": {"platform_update", "maintenance_alert"},

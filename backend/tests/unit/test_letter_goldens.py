@@ -1,6 +1,6 @@
 """Whole letters against files that people have looked at (REQ-014, REQ-015).
 
-`REWRITE_GOLDENS=1` writes them anew: look at the difference, and at the letters themselves
+`WRITE_GOLDENS=1` writes them anew: look at the difference, and at the letters themselves
 (`scripts/letters.py OUT`), before committing it.
 """
 
@@ -19,7 +19,7 @@ LETTERS = dict(letters())
 @pytest.mark.parametrize("name", LETTERS)
 def test_a_letter_is_as_it_was_looked_at(name: str) -> None:
     for path, text in parts_of(name, LETTERS[name]).items():
-        if os.environ.get("REWRITE_GOLDENS"):
+        if os.environ.get("WRITE_GOLDENS"):
             path.write_text(text, "utf-8")
         assert path.read_text("utf-8") == text
 
