@@ -3,10 +3,15 @@ PYTHON ?= python3
 BIN    := .venv/bin
 # More than there are cores: the tests that kill and restart programs mostly wait.
 WORKERS := 3
+# By modules, which share what is dear to start; the longest first (tests/conftest.py).
+PYTEST := ../$(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 NPM    := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend
 
+# A system that forbids bytecode would have every program compile itself at each start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-backend test-frontend test-e2e coverage check format contracts lock bench fault clean
+.PHONY: help run test test-backend test-frontend test-e2e search coverage check format contracts lock bench fault clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,8 +20,13 @@ help: ## list the commands
 
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
-.venv/.runtime: backend/requirements.lock backend/pyproject.toml
+# Python 3.11 brings a pip that takes twice as long.
+.venv/.pip: backend/pip.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --require-hashes -r backend/pip.lock
+	touch $@
+
+.venv/.runtime: .venv/.pip backend/requirements.lock backend/pyproject.toml
 	$(PIP) --require-hashes -r backend/requirements.lock
 	$(PIP) --no-deps --no-build-isolation -e backend
 	touch $@
@@ -39,22 +49,32 @@ frontend/app/dist/index.html: frontend/node_modules/.installed $(FRONTEND_SOURCE
 run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded servers
 	@exec $(BIN)/notify up
 
-test: test-backend test-frontend test-e2e ## install what the tests need and run all of them
+test: .venv/.runtime ## install what the tests need and run all of them
+	scripts/install --ask chromium pgbouncer
+	scripts/at-once "$(MAKE) test-backend" "$(MAKE) test-frontend test-e2e"
 
-test-backend: .venv/.dev
-	scripts/install-pgbouncer
-	cd backend && ../$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+# All test processes need the same bytecode at their start: one makes it for them.
+.venv/.compiled: .venv/.dev
+	cd backend && ../$(BIN)/python -m pytest --collect-only --quiet >/dev/null || true
+	touch $@
+
+test-backend: .venv/.compiled
+	scripts/install pgbouncer pgbouncer
+	cd backend && $(PYTEST) -n $(WORKERS) $(ARGS)
 
 # Tracing doubles the processor time of the tests, so it has a command of its own.
 coverage: .venv/.dev ## run the backend's tests and show which lines none of them reaches
-	scripts/install-pgbouncer
-	cd backend && ../$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
+	scripts/install pgbouncer pgbouncer
+	cd backend && $(PYTEST) -n 2 --cov --cov-report=term:skip-covered $(ARGS)
+
+search: .venv/.dev ## look for examples that break the laws of the policy
+	cd backend && $(PYTEST) -n 2 tests/property --hypothesis-profile searching $(ARGS)
 
 test-frontend: frontend/node_modules/.installed
 	$(NPM) run --silent test
 
-test-e2e: .venv/.dev frontend/app/dist/index.html
-	scripts/install-chromium
+test-e2e: frontend/app/dist/index.html
+	scripts/install chromium chromium fonts-liberation
 	$(NPM) run --silent e2e
 
 check: .venv/.dev frontend/node_modules/.installed ## format, lint, types, import direction, contract drift
@@ -73,6 +93,7 @@ contracts: .venv/.dev frontend/node_modules/.installed ## write openapi.json, it
 	$(BIN)/python scripts/contracts.py
 
 lock: .venv/.dev ## lock the Python and npm packages anew
+	echo pip | $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-header --no-annotate - -o backend/pip.lock
 	cd backend && ../$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-header --no-annotate pyproject.toml -o requirements.lock
 	cd backend && ../$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-header --no-annotate pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	$(NPM) install --package-lock-only --omit-lockfile-registry-resolved

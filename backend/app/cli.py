@@ -14,8 +14,10 @@ from app.cli_dead import dead
 from app.cli_suppressions import suppressions
 from app.cli_trace import trace
 from app.cli_vapid import vapid
+from app.collector import start_undisturbed
 from app.config import ConfigurationError, Settings
 from app.load_settings import load_settings
+from app.optional import FOR_TERMINALS, FOR_WEB, leave_out
 
 TOKEN_LIFETIME = timedelta(days=7)
 OPERATOR_ID = UUID("0197a000-0000-7000-8000-0000000000ff")
@@ -26,6 +28,8 @@ Run = Callable[[Settings], Coroutine[Any, Any, None]]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Notifications that lose nothing, explain every decision and start with one command."""
+    start_undisturbed()
+    leave_out(FOR_TERMINALS)
 
 
 main.add_command(dead)
@@ -101,6 +105,7 @@ def gateway() -> None:
 @main.command()
 def worker() -> None:
     """Deliver what is due."""
+    leave_out(FOR_WEB)
     from app.worker.main import run_worker  # noqa: PLC0415
 
     run_part("worker", run_worker)
@@ -109,6 +114,7 @@ def worker() -> None:
 @main.command()
 def scheduler() -> None:
     """Ring at fixed times."""
+    leave_out(FOR_WEB)
     from app.worker.scheduler import run_scheduler  # noqa: PLC0415
 
     run_part("scheduler", run_scheduler)

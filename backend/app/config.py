@@ -6,9 +6,9 @@
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.loopback import is_loopback
@@ -24,6 +24,7 @@ from app.secret_settings import (
     decoded_keys,
     webhook_secrets_of,
 )
+from app.timezones import checked_timezone
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -239,7 +240,9 @@ class Settings(BaseSettings):
     digest_default_day: Annotated[
         int, Field(ge=1, le=7, description="Day of weekly digests, 1 = Monday.")
     ] = 1
-    digest_timezone: str = Field("UTC", description="IANA timezone of users who have none.")
+    digest_timezone: Annotated[str, AfterValidator(checked_timezone)] = Field(
+        "UTC", description="IANA timezone of users who have none."
+    )
 
     # Delivery
     delivery_lease_seconds: PositiveSeconds = Field(
@@ -272,13 +275,6 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("digest_timezone")
-    @classmethod
-    def _known_timezone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError("must be an IANA timezone such as Europe/Berlin")
         return value
 
     @field_validator("jwt_jwks_url", "privacy_policy_url")

@@ -9,19 +9,19 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
-from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from app.api.context import AppContext
 from app.api.dependencies import SECURITY_SCHEMES
-from app.api.errors import ErrorAnswer, install_error_handlers
+from app.api.errors import install_error_handlers
 from app.api.health import router as health_router
 from app.api.limit_headers import LIMIT_HEADERS
 from app.api.metrics import router as metrics_router
 from app.api.middleware import CORRELATION_HEADER, BodyLimit, RequestContext
+from app.api.routing import take
 from app.api.v1.notifications.websocket import SocketShortcut
 from app.api.v1.notifications.websocket import router as websocket_router
-from app.api.v1.router import PREFIX, ROUTERS
+from app.api.v1.router import ROUTERS
 from app.channels.fcm import open_fcm
 from app.collector import leave_startup_alone
 from app.config import Settings
@@ -81,10 +81,7 @@ PAGE = Path(__file__).parents[2] / "frontend" / "app" / "dist"
 PATHS_OF_PAGE = ("/", "/preferences")
 VERSION = "0.1.0"
 Background = Callable[[AppContext], Coroutine[Any, Any, None]]
-EVERY_ERROR: dict[int | str, dict[str, Any]] = {
-    422: {"model": ErrorAnswer, "description": "Fields that cannot be used, each with its path."},
-    "default": {"model": ErrorAnswer, "description": "The error, with a stable code."},
-}
+COMMON_ROUTERS = (health_router, metrics_router, websocket_router)
 
 
 class Application(FastAPI):
@@ -180,13 +177,11 @@ def create_app(
         beside: what runs while requests are served, until it ends or they do.
     """
     app = _bare_app(settings, clock, beside)
-    for router in ROUTERS:
-        app.include_router(router, prefix=PREFIX)
-    _include_common(app)
+    take(app, *ROUTERS, *COMMON_ROUTERS)
     if settings.is_development:
         from app.api.demo import router as demo_router  # noqa: PLC0415 -- absent in production
 
-        app.include_router(demo_router)
+        take(app, demo_router)
     if PAGE.is_dir():
         app.mount("/assets", StaticFiles(directory=PAGE / "assets"), name="assets")
         for path in PATHS_OF_PAGE:
@@ -207,14 +202,8 @@ async def _service_worker() -> FileResponse:
 def create_gateway_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     """The socket path and the health routes."""
     app = _bare_app(settings, clock)
-    _include_common(app)
+    take(app, *COMMON_ROUTERS)
     return app
-
-
-def _include_common(app: FastAPI) -> None:
-    app.include_router(health_router)
-    app.include_router(metrics_router)
-    app.include_router(websocket_router, prefix=PREFIX)
 
 
 def _bare_app(settings: Settings, clock: Clock, beside: Background | None = None) -> FastAPI:
@@ -232,8 +221,6 @@ def _bare_app(settings: Settings, clock: Clock, beside: Background | None = None
         summary="Notifications that lose nothing and explain every decision.",
         lifespan=lifespan,
         redoc_url=None,
-        responses=EVERY_ERROR,
-        generate_unique_id_function=_operation_id,
     )
     install_error_handlers(app)
     if settings.cors_origins:
@@ -260,10 +247,6 @@ async def _running(work: Background | None, context: AppContext) -> AsyncGenerat
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-def _operation_id(route: APIRoute) -> str:
-    return route.name
 
 
 async def _equip_demo(context: AppContext) -> None:

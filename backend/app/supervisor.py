@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -18,12 +19,12 @@ from dataclasses import replace
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 import click
 import structlog
 
+from app.collector import leave_startup_alone
 from app.config import ConfigurationError, Settings
 from app.embedded.data_dir import claim_servers, published, try_lock, usable_data_dir
 from app.embedded.orphans import end_orphans, has_variable
@@ -75,6 +76,7 @@ def up(settings: Settings) -> int:
     """
     configure_logging(settings, "up")
     log_warnings(settings)
+    leave_startup_alone()
     return run(settings, migration=_part("migrate"), parts=parts_for(settings))
 
 
@@ -107,7 +109,8 @@ def run(settings: Settings, *, migration: Program, parts: Sequence[Program]) -> 
 
 
 class Supervisor:
-    """Runs programs without blocking the event loop, which must be the main thread's.
+    """Runs programs without blocking the event loop, which must be the main thread's: programs end
+    with the thread that started them.
 
     Args:
         pauses: seconds before the first, second, … restart.
@@ -119,20 +122,7 @@ class Supervisor:
     ) -> None:
         self._pauses = pauses
         self._stable_seconds = stable_seconds
-        self._child_ended = asyncio.Event()
         self.restarts = Counter[str]()
-
-    def __enter__(self) -> Self:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._wake)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
     async def keep_running(self, program: Program) -> None:
         """Run a program, and again whenever it ends, until cancelled.
@@ -164,28 +154,42 @@ class Supervisor:
         """
         process = spawn(program)
         try:
-            return await self._exit(process)
+            exited = _exited(process)
+        except RuntimeError as error:  # the system has no thread left
+            kill_group(process)
+            process.wait()
+            raise OSError(str(error)) from error
+        try:
+            return await asyncio.shield(exited)
         finally:
-            await self._end(process, program)
+            await self._end(process, exited, program)
 
-    async def _end(self, process: subprocess.Popen[bytes], program: Program) -> None:
+    async def _end(
+        self, process: subprocess.Popen[bytes], exited: asyncio.Future[int], program: Program
+    ) -> None:
         for signum, seconds in program.stop_sequence:
             process.send_signal(signum)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._exit(process)
-                    return
+            await asyncio.wait([exited], timeout=seconds)
+            if exited.done():
+                return
         kill_group(process)
-        await self._exit(process)
+        await asyncio.shield(exited)
 
-    async def _exit(self, process: subprocess.Popen[bytes]) -> int:
-        while (status := process.poll()) is None:
-            await self._child_ended.wait()
-        return status
 
-    def _wake(self) -> None:
-        self._child_ended.set()
-        self._child_ended.clear()
+def _exited(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
+    """The exit status of a process, once it has ended.
+
+    A thread waits for it: the signal that tells of children belongs to one loop of a process.
+    """
+    loop = asyncio.get_running_loop()
+    exited = loop.create_future()
+
+    def wait() -> None:
+        status = process.wait()
+        loop.call_soon_threadsafe(exited.set_result, status)
+
+    threading.Thread(target=wait, name=f"wait-{process.pid}", daemon=True).start()
+    return exited
 
 
 async def _until_signalled(work: Coroutine[None, None, None]) -> None:
@@ -204,7 +208,8 @@ async def _until_signalled(work: Coroutine[None, None, None]) -> None:
 
 async def _serve(settings: Settings, migration: Program, parts: Sequence[Program]) -> None:
     data_dir = usable_data_dir(settings)
-    with _only_one(data_dir), Supervisor() as supervisor:
+    with _only_one(data_dir):
+        supervisor = Supervisor()
         await _in_thread(lambda: end_orphans(has_variable(_MARK, str(data_dir)), _PART_STOP))
         _check_ports(settings)
         async with _servers(settings, data_dir, supervisor) as complete:

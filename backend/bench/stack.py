@@ -27,7 +27,7 @@ from app.embedded.servers import with_urls
 from app.load_settings import load_settings
 from app.security.jwt import issue_token
 from bench.load import HOST, HttpClient, request_bytes, send_all
-from tests.stack import free_ports
+from tests.ports import free_ports
 
 START_SECONDS = 120
 STOP_SECONDS = 60

@@ -13,6 +13,8 @@ from uuid import UUID
 
 import httpx
 
+from tests.http_client import client_of
+
 ACCEPTED = 202
 TEMPORARY = (429, 503)
 """What a caller is told to come back for; any other refusal of a valid call is a fault."""
@@ -51,8 +53,8 @@ class Caller:
     def __init__(
         self, port: int, headers: dict[str, str], users: Sequence[UUID], random: random.Random
     ) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}/api/v1/internal",
+        self._client = client_of(
+            f"http://127.0.0.1:{port}/api/v1/internal",
             headers=headers,
             timeout=PATIENCE,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=50),

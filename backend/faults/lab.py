@@ -28,7 +28,8 @@ from app.embedded import running_servers
 from app.embedded.postgres import EmbeddedPostgres
 from app.load_settings import embedded_passwords, load_settings
 from faults.proxy import Proxy
-from tests.stack import NOTIFY, Stack, free_ports, running_stack
+from tests.ports import free_ports
+from tests.stack import NOTIFY, Stack, running_stack
 
 # No limit that would hold back what is counted; the sandbox's push
 # service under a second name is another one's origin.
@@ -245,7 +246,7 @@ class Lab:
         """Wait until a transaction of the program waits for a lock."""
         async with asyncio.timeout(READY_SECONDS), self.sql() as connection:
             while not (await connection.execute(text(BLOCKED))).scalar_one():
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
 
     @asynccontextmanager
     async def valkey(self) -> AsyncGenerator[Any]:
@@ -322,10 +323,8 @@ class Lab:
         return [line for line in lines if "[info" not in line]
 
     def _complete(self) -> bool:
-        try:
-            return all(self.stack.part(name).is_running() for name in PARTS)
-        except LookupError:
-            return False
+        running = self.stack.command_lines().values()
+        return all(any(name in line for line in running) for name in PARTS)
 
     async def _readiness(self) -> bool | None:
         """Whether the API is degraded; None while it is not ready."""

@@ -13,8 +13,9 @@ from uuid import UUID
 import httpx
 
 from faults.caller import PATIENCE, TEMPORARY
+from tests.http_client import client_of
 
-PAUSE = 0.02  # seconds between two changes
+PAUSE = 0.05  # seconds between two changes
 
 
 class State(StrEnum):
@@ -51,9 +52,7 @@ class Reader:
         known: Mapping[UUID, UUID],
         random: random.Random,
     ) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}/api/v1/notifications", timeout=PATIENCE
-        )
+        self._client = client_of(f"http://127.0.0.1:{port}/api/v1/notifications", timeout=PATIENCE)
         self._token = token
         self._users = users
         self._known = known

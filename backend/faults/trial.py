@@ -65,7 +65,7 @@ class Trial:
         """Wait until the provider has seen so many deliveries of these users."""
         async with asyncio.timeout(SETTLE_SECONDS):
             while len(await self.own_requests()) < number:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
 
     async def own_requests(self) -> dict[UUID, tuple[UUID, int]]:
         """Of each of these users' deliveries that the provider has seen: key and requests."""

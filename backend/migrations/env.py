@@ -3,11 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from app.models import Base
-
 connection: Connection = context.config.attributes["connection"]
-context.configure(
-    connection=connection, target_metadata=Base.metadata, transaction_per_migration=True
-)
+context.configure(connection=connection, transaction_per_migration=True)
 with context.begin_transaction():
     context.run_migrations()

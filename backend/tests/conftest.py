@@ -5,34 +5,76 @@ copy of it (`fresh_settings`), all others share one and keep apart by using user
 """
 
 import asyncio
+import os
+import shutil
 import tempfile
+import warnings
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import asyncpg
+import httpx
 import hypothesis
 import pytest
+import structlog
+import uvloop
 from pydantic import SecretStr
 from redis.asyncio import Redis
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.collector import leave_startup_alone, start_undisturbed
 from app.config import Settings
-from app.db.database import Database, asyncpg_url
+from app.db.database import Database
 from app.db.migrate import migrate
 from app.embedded import running_servers
 from app.load_settings import load_settings
 from app.realtime.connection import redis_url
+from app.sandbox.server import serving_sandbox
 from tests.cluster import LocalCluster, running_cluster
+from tests.http_client import client_of
+
+start_undisturbed()
+# The loop that the program runs on. What pytest-asyncio offers for that leaves out the fixtures of
+# tests that are not coroutines.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # pyright: ignore[reportDeprecated]
 
 # How long an example takes says nothing on a machine that does other things beside it.
-hypothesis.settings.register_profile(
-    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+UNTIMED = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("untimed")
+# The same examples each time; `make search` looks for others.
+hypothesis.settings.register_profile(
+    "fixed", UNTIMED, derandomize=True, database=None, max_examples=25
+)
+hypothesis.settings.register_profile("searching", UNTIMED, database=None, max_examples=1_000)
+hypothesis.settings.load_profile("fixed")
 
-UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# The default draws tracebacks with all local variables, which is dear where errors are provoked.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)
+
+UNSAFE_BUT_FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "scram_iterations": "1",  # else most of what a connection costs
+    "autovacuum": "off",  # it would visit each of hundreds of databases
+    "plan_cache_mode": "force_generic_plan",  # connections live too short for better ones
+}
+# In memory where there is such a place: hundreds of databases are many files.
+IN_MEMORY = Path("/dev/shm")
+ENOUGH = 4 * 1024**3  # bytes
 TEMPLATE = "notify_template"
 # Limits have tests of their own.
 UNLIMITED = {
@@ -43,36 +85,50 @@ UNLIMITED = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that may take longest, so that no process is left alone with one."""
+    patience: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        patience[item.path] = max(patience.get(item.path, 0), mark.args[0] if mark else 0)
+    items.sort(key=lambda item: -patience[item.path])
+    leave_startup_alone()
+
+
 @pytest.fixture
 def data_dir() -> Generator[Path]:
     """A directory for servers; pytest's own are closed to the account PostgreSQL runs as."""
-    with tempfile.TemporaryDirectory(prefix="notify-test-") as path:
-        yield Path(path)
+    with _directory() as path:
+        yield path
 
 
 @pytest.fixture(scope="session")
 def server_settings() -> Generator[Settings]:
     """Settings that point to this process's own servers."""
-    with tempfile.TemporaryDirectory(prefix="notify-test-") as path:
-        settings = load_settings(_env_file=None, data_dir=Path(path), **UNLIMITED)
+    with _directory() as path:
+        settings = load_settings(_env_file=None, data_dir=path, **UNLIMITED)
         with running_servers(settings, postgres_settings=UNSAFE_BUT_FAST) as running:
             yield running
 
 
 @pytest.fixture(scope="session")
-def clone_database(server_settings: Settings) -> Callable[[], Settings]:
+def clone_database(server_settings: Settings) -> Generator[Callable[[], Settings]]:
     """Makes settings with a database of their own, migrated and empty."""
-    _run_sql(server_settings, f'CREATE DATABASE "{TEMPLATE}"')
-    template = _on_database(server_settings, TEMPLATE)
-    migrate(template)
+    with asyncio.Runner() as runner:
+        connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- untyped
+        assert server_settings.database_owner_url is not None
+        owner = runner.run(connect(server_settings.database_owner_url.get_secret_value()))
+        runner.run(owner.execute(f'CREATE DATABASE "{TEMPLATE}"'))
+        migrate(_on_database(server_settings, TEMPLATE))
 
-    def clone() -> Settings:
-        name = f"test_{uuid4().hex}"
-        copy = f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY FILE_COPY'
-        _run_sql(server_settings, copy)  # without fsync faster than through the log
-        return _on_database(server_settings, name)
+        def clone() -> Settings:
+            name = f"test_{uuid4().hex}"
+            copy = f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY FILE_COPY'
+            runner.run(owner.execute(copy))  # without fsync faster than through the log
+            return _on_database(server_settings, name)
 
-    return clone
+        yield clone
+        runner.run(owner.close())
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +156,23 @@ async def redis_client(settings: Settings) -> AsyncGenerator[Redis]:
     """A client of the shared Valkey."""
     async with Redis.from_url(redis_url(settings)) as client:  # pyright: ignore[reportUnknownMemberType] -- redis-py leaves **kwargs untyped
         yield client
+
+
+@pytest.fixture(scope="session")
+async def shared_sandbox(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncGenerator[httpx.AsyncClient]:
+    """The sandbox of one test process."""
+    data = load_settings(_env_file=None, data_dir=tmp_path_factory.mktemp("sandbox"))
+    async with serving_sandbox(data) as url, client_of(url) as client:
+        yield client
+
+
+@pytest.fixture
+async def sandbox(shared_sandbox: httpx.AsyncClient) -> httpx.AsyncClient:
+    """A client of a sandbox in which nothing has happened yet."""
+    (await shared_sandbox.delete("/state")).raise_for_status()
+    return shared_sandbox
 
 
 @pytest.fixture(scope="session")
@@ -132,16 +205,9 @@ def _with_database(url: SecretStr, name: str) -> SecretStr:
     return SecretStr(parsed.render_as_string(hide_password=False))
 
 
-def _run_sql(settings: Settings, statement: str) -> None:
-    assert settings.database_owner_url is not None
-    url = asyncpg_url(settings.database_owner_url.get_secret_value())
-
-    async def run() -> None:
-        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-        try:
-            async with engine.connect() as connection:
-                await connection.execute(text(statement))
-        finally:
-            await engine.dispose()
-
-    asyncio.run(run())
+@contextmanager
+def _directory() -> Generator[Path]:
+    roomy = os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ENOUGH
+    place = IN_MEMORY if roomy else None
+    with tempfile.TemporaryDirectory(prefix="notify-test-", dir=place) as path:
+        yield Path(path)

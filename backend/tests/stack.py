@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -23,6 +21,8 @@ from app.config import Settings
 from app.embedded import running_servers
 from app.load_settings import load_settings
 from app.security.jwt import issue_token
+from tests.http_client import client_of
+from tests.ports import free_ports
 
 NOTIFY = Path(sys.executable).with_name("notify")
 START_SECONDS = 90
@@ -49,13 +49,20 @@ class Stack:
 
     def part(self, name: str) -> psutil.Process:
         """The running process whose command line contains `name`, such as `notify worker`."""
+        for child, line in self.command_lines().items():
+            if name in line:
+                return child
+        raise LookupError(name)
+
+    def command_lines(self) -> Mapping[psutil.Process, str]:
+        """The running processes of the program, and of its servers."""
+        found: dict[psutil.Process, str] = {}
         for child in psutil.Process(self.process.pid).children(recursive=True):
             try:
-                if name in " ".join(child.cmdline()):
-                    return child
+                found[child] = " ".join(child.cmdline())
             except psutil.Error:
                 continue
-        raise LookupError(name)
+        return found
 
     async def kill(self, name: str, signum: signal.Signals = signal.SIGKILL) -> None:
         """Kill a part, with -9 by default, and wait until another process has taken its place."""
@@ -68,7 +75,7 @@ class Stack:
                         return
                 except LookupError:
                     pass
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.1)
 
     async def add_user(self) -> UUID:
         """A user with an address of their own."""
@@ -94,6 +101,21 @@ class Stack:
             "X-Internal-Service-Key": self.settings.service_keys[0],
             "X-Service-Name": "tests",
         }
+
+
+def initialise(data_dir: Path) -> None:
+    """Let a data directory be as the first start of the servers leaves it."""
+    settings = load_settings(
+        data_dir=data_dir, database_url=None, database_owner_url=None, redis_url=None
+    )
+    with running_servers(settings, postgres_settings={"fsync": "off"}):
+        pass
+
+
+def copy_data(source: Path, target: Path) -> None:
+    """Make a data directory like another, which no server uses; the owners stay who they are."""
+    target.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", f"{source}/.", str(target)], check=True)
 
 
 @asynccontextmanager
@@ -141,8 +163,8 @@ async def running_stack(
     api_url = f"http://127.0.0.1:{api_port}"
     try:
         async with (
-            httpx.AsyncClient(base_url=api_url, timeout=30) as api,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{sandbox_port}", timeout=30) as sandbox,
+            client_of(api_url, timeout=30) as api,
+            client_of(f"http://127.0.0.1:{sandbox_port}", timeout=30) as sandbox,
         ):
             for part in (api_url, f"http://127.0.0.1:{ws_port}"):
                 await _until_ready(process, api, f"{part}/readyz", log_file)
@@ -183,27 +205,6 @@ async def _until_ready(
             except httpx.TransportError:
                 pass
             await asyncio.sleep(0.1)
-
-
-DRAW = random.SystemRandom()  # which nobody seeds
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that outgoing connections take.
-
-    They are drawn, so that tests of several processes do not come upon the same at once.
-    """
-    ports: list[int] = []
-    for port in DRAW.sample(range(20_000, 32_768), 500):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        ports.append(port)
-        if len(ports) == count:
-            return ports
-    raise LookupError("no free ports")
 
 
 def as_json(text: str | bytes) -> dict[str, Any]:

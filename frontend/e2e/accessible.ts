@@ -1,23 +1,14 @@
 import assert from "node:assert/strict";
-import { AxeBuilder } from "@axe-core/playwright";
-import axe, { type AxeResults } from "axe-core";
-import type { BrowserContext, Page } from "playwright-core";
+import axe, { type AxeResults, type RunOptions } from "axe-core";
+import type { Page } from "playwright-core";
 
-export async function assertAccessible(page: Page): Promise<void> {
-  assertNone((await new AxeBuilder({ page }).analyze()).violations);
-}
-
-/** Lets pages without frames be looked at again and again, which is dear otherwise. */
-export const bringAxe = (context: BrowserContext): Promise<unknown> =>
-  context.addInitScript({ content: axe.source });
-
-/** The same where axe was brought along. */
-export async function assertAccessibleAgain(page: Page): Promise<void> {
-  const options = JSON.stringify({ resultTypes: ["violations"], selectors: false });
-  assertNone((await page.evaluate<AxeResults>(`axe.run(${options})`)).violations);
-}
-
-function assertNone(violations: AxeResults["violations"]): void {
+/** Has axe look at the page, but not into its frames. */
+export async function assertAccessible(page: Page, options: RunOptions = {}): Promise<void> {
+  const wanted = { ...options, iframes: false, resultTypes: ["violations"], selectors: false };
+  // It takes long to load, and stays as long as the page does.
+  if (!(await page.evaluate("'axe' in window"))) await page.evaluate(axe.source);
+  const run = `axe.run({ exclude: ["iframe"] }, ${JSON.stringify(wanted)})`;
+  const { violations } = await page.evaluate<AxeResults>(run);
   const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((n) => n.html).join(" ")}`);
   assert.deepEqual(found, []);
 }

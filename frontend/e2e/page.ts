@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { after, afterEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import {
@@ -37,38 +38,73 @@ export const USERS = {
 
 export type User = (typeof USERS)[keyof typeof USERS];
 
-export const launch = (): Promise<Browser> =>
+/**
+ * What Playwright turns off, of which one list alone counts, and what costs much and shows nothing:
+ * the address bar's pages, two for each window, and processes that are started ahead of their use.
+ */
+const FEATURES_OFF = [
+  "AimEnabled",
+  "AvoidCorsURLLoaderRestartOnRedirect",
+  "AvoidUnnecessaryBeforeUnloadCheckSync",
+  "DestroyProfileOnBrowserClose",
+  "HttpsFirstBalancedModeAutoEnable",
+  "HttpsUpgrades",
+  "LensOverlay",
+  "MediaRouter",
+  "NetworkTimeServiceQuerying",
+  "OptimizationHints",
+  "PaintHolding",
+  "PreconnectToSearch",
+  "ThirdPartyStoragePartitioning",
+  "SpareRendererForSitePerProcess",
+  "WebUIOmniboxAimPopup",
+  "WebUIOmniboxPopup",
+];
+
+const launch = (): Promise<Browser> =>
   chromium.launch({
     executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
     args: [
       "--no-sandbox",
       "--disable-gpu",
+      "--in-process-gpu",
       "--disable-background-networking",
       "--disable-component-update",
+      `--disable-features=${FEATURES_OFF.join()}`,
     ],
   });
 
+let browser: Promise<Browser> | undefined;
+const contexts: BrowserContext[] = [];
+
+// Pages that stay open go on drawing what the later tests send to their users.
+afterEach(() => Promise.all(contexts.splice(0).map((context) => context.close())));
+after(async () => (await browser)?.close());
+
 /** A page in a context of its own, and everything it complained about. */
-export const open = async (
-  browser: Browser,
-  options: BrowserContextOptions = {},
-): Promise<Opened> => openIn(await newContext(browser, options));
+export const open = async (options: BrowserContextOptions = {}): Promise<Opened> =>
+  openIn(await newContext(options));
 
 export interface Opened {
   page: Page;
   complaints: string[];
 }
 
-/** What the tabs of one browser have in common. */
-export const newContext = (
-  browser: Browser,
-  options: BrowserContextOptions = {},
-): Promise<BrowserContext> =>
-  browser.newContext({
+/** For pages that move what they show. */
+export const MOVING = { reducedMotion: "no-preference" } as const;
+
+/** What the tabs of one browser have in common, until the test ends. */
+export async function newContext(options: BrowserContextOptions = {}): Promise<BrowserContext> {
+  browser ??= launch();
+  const context = await (await browser).newContext({
     viewport: { width: 1280, height: 800 },
-    reducedMotion: "no-preference",
+    // Without a graphics card each step of a motion is dear; `MOVING` is for those it matters to.
+    reducedMotion: "reduce",
     ...options,
   });
+  contexts.push(context);
+  return context;
+}
 
 /** One more tab. */
 export async function openIn(context: BrowserContext): Promise<Opened> {
@@ -100,13 +136,16 @@ export const waitForRead = (page: Page, title: string, isRead = true): Promise<v
 
 /** Waits until `holds` does; fails after `limit` milliseconds, saying what was waited for. */
 export async function until(
-  what: string,
+  what: string | (() => string),
   holds: () => boolean | Promise<boolean>,
   limit = 20_000,
 ): Promise<void> {
   const deadline = Date.now() + limit;
   while (!(await holds())) {
-    assert.ok(Date.now() < deadline, `in vain waited until ${what}`);
+    assert.ok(
+      Date.now() < deadline,
+      `in vain waited until ${typeof what === "string" ? what : what()}`,
+    );
     await sleep(20);
   }
 }

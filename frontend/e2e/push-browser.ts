@@ -5,7 +5,7 @@
  * browser, and what that has received and decrypted is handed to the real service worker.
  */
 
-import type { Browser, BrowserContextOptions, CDPSession, Page } from "playwright-core";
+import type { BrowserContextOptions, CDPSession, Page } from "playwright-core";
 import { newContext, type Opened, openIn, URL_OF_PAGE, URL_OF_SANDBOX, until } from "./page.ts";
 
 interface Payload {
@@ -14,9 +14,9 @@ interface Payload {
 }
 
 export interface PushBrowser extends Opened {
-  /** Waits for the push of the notification and hands it to the service worker. */
+  /** Waits for the push of the notification, hands it to the service worker, and lets it be shown. */
   relay(id: string): Promise<Payload>;
-  /** Hands any text to the service worker as if it had been pushed. */
+  /** Hands any text to the service worker as if it had been pushed, and lets it be shown. */
   deliver(text: string): Promise<void>;
   /** Waits until the notifications with these titles are shown, and no others. */
   waitForShown(...titles: string[]): Promise<void>;
@@ -27,11 +27,10 @@ export interface PushBrowser extends Opened {
 
 /** @param name of the sandbox browser; one for each test. */
 export async function openPushBrowser(
-  browser: Browser,
   name: string,
   options: BrowserContextOptions = {},
 ): Promise<PushBrowser> {
-  const context = await newContext(browser, options);
+  const context = await newContext(options);
   const address = `${URL_OF_SANDBOX}/push/browsers/${name}`;
   let held: object | null = null;
   const sandbox: SandboxBrowser = {
@@ -58,11 +57,15 @@ export async function openPushBrowser(
 
   async function deliver(text: string) {
     const registrationId = await registration;
+    const worker = context.serviceWorkers()[0] ?? (await context.waitForEvent("serviceworker"));
+    const next = await worker.evaluateHandle(awaitNext);
     await session.send("ServiceWorker.deliverPushMessage", {
       origin: URL_OF_PAGE,
       registrationId,
       data: text,
     });
+    // Chromium forgets what it is about to show when it is asked what it shows at the same time.
+    await next.evaluate(({ isShown }) => isShown);
   }
 
   return {
@@ -75,9 +78,12 @@ export async function openPushBrowser(
     },
     async waitForShown(...titles) {
       const wanted = titles.toSorted().join();
-      await until(`${wanted || "nothing"} is shown`, async () => {
-        return (await shownOn(page)).toSorted().join() === wanted;
-      });
+      let shown = "";
+      const isWanted = async () => {
+        shown = (await shownOn(page)).toSorted().join();
+        return shown === wanted;
+      };
+      await until(() => `“${wanted}” is shown instead of “${shown}”`, isWanted);
     },
     async click(id, button = "") {
       const [worker] = context.serviceWorkers();
@@ -133,6 +139,21 @@ const shownOn = (page: Page): Promise<string[]> =>
     const registration = await navigator.serviceWorker.getRegistration();
     return ((await registration?.getNotifications()) ?? []).map(({ title }) => title);
   });
+
+/** Runs in the worker: waits for what it shows next to be shown. */
+function awaitNext(): { isShown: Promise<void> } {
+  const { registration } = globalThis as unknown as { registration: ServiceWorkerRegistration };
+  const { showNotification } = registration;
+  const isShown = new Promise<void>((resolve, reject) => {
+    registration.showNotification = (...shown) => {
+      registration.showNotification = showNotification;
+      const showing = showNotification.apply(registration, shown);
+      showing.then(resolve, reject);
+      return showing;
+    };
+  });
+  return { isShown };
+}
 
 /** Runs in the worker: what the browser does when the user clicks, but for letting it open windows. */
 async function clickOn({ id, button }: { id: string; button: string }): Promise<void> {

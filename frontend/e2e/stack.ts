@@ -1,6 +1,7 @@
 /** Starts and stops the real system on free ports, with data of its own. */
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { openSync, readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -110,6 +111,9 @@ export function partOf(pid: number, name: string): number {
   return found.pid;
 }
 
+export const isRunning = (pid: number): boolean =>
+  processes().some((running) => running.pid === pid);
+
 interface Process {
   pid: number;
   parent: number;
@@ -134,19 +138,22 @@ function processes(): Process[] {
     });
 }
 
+/**
+ * Ports that nobody listens on, below those that outgoing connections take, and drawn, so that
+ * other tests do not come upon the same at once.
+ */
 async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer());
-  const ports = await Promise.all(
-    servers.map(
-      (server) =>
-        new Promise<number>((resolve) => {
-          server.listen(0, "127.0.0.1", () => {
-            const address = server.address();
-            resolve(typeof address === "object" && address ? address.port : 0);
-          });
-        }),
-    ),
-  );
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
+  const found = new Set<number>();
+  while (found.size < count) {
+    const port = randomInt(20_000, 32_768);
+    if (await isFree(port)) found.add(port);
+  }
+  return [...found];
 }
+
+const isFree = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+  });

@@ -7,11 +7,12 @@ from reaching them under a name of their own.
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from app.api.dependencies import Context
 from app.api.json_body import JsonRoute
+from app.api.routing import routes
 from app.api.v1.notifications.create import accepted
 from app.errors import Forbidden, NotFound
 from app.loopback import is_loopback
@@ -58,7 +59,7 @@ async def from_this_machine(request: Request) -> None:
         raise Forbidden("The demo answers on loopback only.")
 
 
-router = APIRouter(
+router = routes(
     prefix="/demo",
     include_in_schema=False,
     route_class=JsonRoute,

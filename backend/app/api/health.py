@@ -3,14 +3,14 @@
 import asyncio
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app.api.dependencies import Context
+from app.api.routing import routes
 from app.errors import Unavailable
 from app.realtime.connection import REDIS_FAULTS
 
-router = APIRouter(tags=["health"])
+router = routes(tags=["health"])
 
 PROBE_SECONDS = 1.0
 

@@ -1,13 +1,14 @@
 """Metrics for Prometheus (outside /api)."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api.dependencies import Context, operator
+from app.api.routing import routes
 from app.loopback import is_loopback
 from app.observability.metrics import exposition
 
-router = APIRouter(tags=["health"])
+router = routes(tags=["health"])
 
 # What comes through a proxy on this machine looks local; one of these tells that it is not.
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import ConfigurationError, Settings
+from app.db.driver import Connection
 from app.errors import NotifyError, Unavailable
 
 log = structlog.get_logger()
@@ -84,7 +85,11 @@ class Database:
         if settings.database_url is None:
             raise ConfigurationError("DATABASE_URL: required")
         pooler = settings.database_transaction_pooler
-        connect_args: dict[str, Any] = {"timeout": 5, "command_timeout": 60}
+        connect_args: dict[str, Any] = {
+            "timeout": 5,
+            "command_timeout": 60,
+            "connection_class": Connection,
+        }
         if pooler:
             # Behind a transaction pooler a prepared statement may meet a connection without it.
             connect_args |= {

@@ -17,12 +17,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import String, Text
 
+from app.db.conditions import EXPIRING, PRESENT
 from app.models.base import Base, CreatedAt, EmptyObject, Id, Name20, Name50, UserId, Zero
 from app.policy.kinds import Channel, DeliveryStatus, NotificationType, Priority
-
-# In the words of the indexes, which serve only what is asked for in them.
-PRESENT = "deleted_at IS NULL AND expired_at IS NULL"
-EXPIRING = f"position IS NOT NULL AND expires_at IS NOT NULL AND {PRESENT}"
 
 
 def one_of(

@@ -5,8 +5,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from app.db.conditions import EXPIRING
 from app.db.database import Database
-from app.models.notification import EXPIRING
 from app.pipeline.announce import Announcement
 from app.pipeline.change import OVERDUE_AT_ONCE, count_anew, expire_overdue
 from app.pipeline.deliver import Clock

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from app.rendering.base import CannotRender, Checked, Job, Rendered
+from app.rendering.process import PROCESSOR_SECONDS
 from app.rendering.renderer import ProcessRenderer
 
 SLOW_SECONDS: Final = 0.1
@@ -22,12 +23,15 @@ class FairRenderer:
     A process does one job after the other. Templates that took long when they were rendered last
     are left to the second, so that a call with any other does not have to wait for them. The
     second is started when there is something for it.
+
+    Args:
+        seconds: processor time that a job may take.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = PROCESSOR_SECONDS) -> None:
         self._slow: dict[Sources, None] = {}
-        self._first = ProcessRenderer(took=self._took)
-        self._second = ProcessRenderer(took=self._took)
+        self._first = ProcessRenderer(took=self._took, seconds=seconds)
+        self._second = ProcessRenderer(took=self._took, seconds=seconds)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

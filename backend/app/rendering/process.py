@@ -1,9 +1,11 @@
 """The process that renders: `python -m app.rendering.process`, jobs in on stdin, texts on stdout.
 
+Its argument is the processor time that a job may take, in seconds; default: `PROCESSOR_SECONDS`.
+
 Frames are four bytes of length and that much JSON; an empty one says that a field was begun, so
 that the other end knows which one a process ended at. It imports little, so that it starts fast and
-has nothing worth stealing. The kernel bounds what a job may use: a second of processor time ends
-the process (SIGPROF), and there is no more memory than `MEMORY`. The other end starts a new one.
+has nothing worth stealing. The kernel bounds what a job may use: more processor time ends the
+process (SIGPROF), and there is no more memory than `MEMORY`. The other end starts a new one.
 It ends when stdin does, and at no signal of the terminal's: jobs are rendered until the end.
 """
 
@@ -122,6 +124,7 @@ def write_frame(stream: BinaryIO, content: Any = None) -> None:
 
 def main() -> None:
     """Answer requests until there are no more."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else PROCESSOR_SECONDS
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -132,7 +135,7 @@ def main() -> None:
     with suppress(BrokenPipeError):
         write_frame(answers, READY)
         while (request := read_frame(requests)) is not None:
-            signal.setitimer(signal.ITIMER_PROF, PROCESSOR_SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             begun = time.process_time()
             answer = workshop.answer(request)
             signal.setitimer(signal.ITIMER_PROF, 0)

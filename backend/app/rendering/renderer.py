@@ -65,12 +65,17 @@ class ProcessRenderer:
     Args:
         patience: seconds until a process that does not answer is killed.
         took: told what processor time each job took, in seconds.
+        seconds: processor time that a job may take.
     """
 
     def __init__(
-        self, patience: float = PATIENCE, took: Callable[[Job, float], None] | None = None
+        self,
+        patience: float = PATIENCE,
+        took: Callable[[Job, float], None] | None = None,
+        seconds: float = PROCESSOR_SECONDS,
     ) -> None:
         self._patience = patience
+        self._seconds = seconds
         self._took = took
         self._process: Process | None = None
         self._turn = asyncio.Lock()
@@ -103,7 +108,7 @@ class ProcessRenderer:
         if self._took is not None:
             for job, answer in zip(jobs, answers, strict=True):
                 # Whoever ended the process took all there was.
-                self._took(job, answer.get("seconds", PROCESSOR_SECONDS))
+                self._took(job, answer.get("seconds", self._seconds))
         return [
             answer["texts"] if "texts" in answer else _refusal(answer, job.sources)
             for answer, job in zip(answers, jobs, strict=True)
@@ -150,7 +155,7 @@ class ProcessRenderer:
         if self._process is not None and self._process.returncode is not None:
             await self._end()  # somebody ended it while there was nothing to do
         if self._process is None:
-            self._process = await _started()
+            self._process = await _started(self._seconds)
         assert self._process.stdin is not None  # noqa: S101 -- it was started with pipes
         self._process.stdin.writelines(frames)
 
@@ -187,8 +192,8 @@ class ProcessRenderer:
             await _killed(process)
 
 
-async def _started() -> Process:
-    """A process that is ready for requests.
+async def _started(seconds: float) -> Process:
+    """A process that is ready for requests, each of which may take so much processor time.
 
     Raises:
         Unavailable: it cannot be started.
@@ -196,7 +201,7 @@ async def _started() -> Process:
     environment = {name: value for name, value in os.environ.items() if name.startswith(INHERITED)}
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", MODULE,
+            sys.executable, "-P", "-m", MODULE, str(seconds),
             stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment,
         )  # fmt: skip
     except OSError as error:

@@ -65,8 +65,10 @@ class FaultGate:
             case StatusFault() as fault:
                 await self._refusal(fault)(scope, receive, send)
             case DelayFault(seconds=seconds):
-                await self._faults.hold(seconds)
-                await self._app(scope, receive, send)
+                if await self._faults.hold(seconds):
+                    await self._app(scope, receive, send)
+                else:
+                    await drop_connection(scope, receive)
             case HangFault(seconds=seconds):
                 await self._hang(seconds, receive)
                 await drop_connection(scope, receive)

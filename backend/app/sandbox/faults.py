@@ -206,7 +206,9 @@ class Faults:
     def __init__(self) -> None:
         self._installed: list[_Installed] = []
         self._released = asyncio.Event()
-        self.version = 0
+        self._resets = 0
+        self.generation = 0  # of the rules, from one replacement to the next
+        self.version = 0  # of the rules and their counters
 
     def replace(self, rules: Sequence[CountedFault | RateLimitFault]) -> None:
         """Put these rules in the place of all others, each with its counters at the start."""
@@ -215,6 +217,7 @@ class Faults:
             _Installed(rule, Random(0 if isinstance(rule, RateLimitFault) else rule.seed))  # noqa: S311
             for rule in rules
         ]
+        self.generation += 1
         self.version += 1
 
     def status(self) -> list[FaultStatus]:
@@ -255,10 +258,19 @@ class Faults:
         """Let go of the requests held by delays and hangs, now and from now on."""
         self._released.set()
 
-    async def hold(self, seconds: float) -> None:
-        """Wait this long, or until `release`."""
+    def reset(self) -> None:
+        """Forget the rules, and the requests that they hold."""
+        self.replace([])
+        self._resets += 1
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def hold(self, seconds: float) -> bool:
+        """Wait this long, or until `release`; says whether the request still counts after it."""
+        resets = self._resets
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._released.wait(), seconds)
+        return resets == self._resets
 
 
 def _summary(installed: _Installed) -> str:

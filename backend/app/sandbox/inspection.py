@@ -130,8 +130,8 @@ def inspection_routes(
 
     @router.delete("/state", status_code=204)
     async def reset() -> Response:
+        faults.reset()
         mailbox.reset()
-        faults.replace([])
         for forget in resets:
             forget()
         return Response(status_code=204)

@@ -11,6 +11,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.collector import leave_startup_alone
 from app.config import ConfigurationError, Settings
 from app.sandbox.app import create_sandbox_app, require_development
 from app.sandbox.fault_gate import ABORT_CONNECTION
@@ -60,6 +61,7 @@ def run_sandbox(settings: Settings) -> None:
     Raises:
         ConfigurationError: in production, or when a chosen port or `DATA_DIR` is taken.
     """
+    leave_startup_alone()
     uvloop.run(_serve_until_signalled(settings))
 
 

@@ -109,17 +109,16 @@ class MailServer:
                 hint = "4.3.0 Try again later" if status < _PERMANENT else refusal
                 return f"{status} {message or hint}"
             case DelayFault(seconds=seconds):
-                await self._faults.hold(seconds)
+                if await self._faults.hold(seconds):
+                    return GOES_ON
             case HangFault(seconds=seconds):
                 await self._faults.hold(seconds)
-                server.cut()
-                return "421 4.4.2 Gone"
             case DropFault():
-                server.cut()
-                return "421 4.4.2 Gone"
-            case _:
                 pass
-        return GOES_ON
+            case _:
+                return GOES_ON
+        server.cut()
+        return "421 4.4.2 Gone"
 
 
 class _Connection(SMTP):

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cache
 from typing import Annotated, cast
-from zoneinfo import available_timezones
 
 import orjson
 from email_validator import EmailNotValidError, validate_email
@@ -22,6 +20,7 @@ from pydantic import (
 )
 
 from app.security.lines import plain_line
+from app.timezones import checked_timezone
 
 MAX_NESTING = 32
 MAX_DATA_BYTES = 32 * 1024
@@ -126,18 +125,6 @@ def _in_utc(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
-@cache
-def known_timezones() -> frozenset[str]:
-    """The IANA names; listing them reads directories."""
-    return frozenset(available_timezones() - {"localtime", "Factory"})  # the machine's own
-
-
-def _timezone(value: str) -> str:
-    if value not in known_timezones():
-        raise ValueError("must be an IANA timezone such as Europe/Berlin")
-    return value
-
-
 def _email(value: str) -> str:
     try:
         return validate_email(value, check_deliverability=False, test_environment=True).normalized
@@ -170,7 +157,7 @@ Instant = Annotated[
 AnsweredInstant = Annotated[
     datetime, PlainSerializer(_with_z, return_type=str, when_used="json"), Field()
 ]
-TimezoneName = Annotated[str, AfterValidator(_timezone), Field(examples=["Europe/Berlin"])]
+TimezoneName = Annotated[str, AfterValidator(checked_timezone), Field(examples=["Europe/Berlin"])]
 EmailAddress = Annotated[
     str, AfterValidator(_email), Field(max_length=254, examples=["ada@example.com"])
 ]

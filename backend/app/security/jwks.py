@@ -19,6 +19,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from app.errors import Unavailable
+from app.security.authorities import public_authorities
 
 log = structlog.get_logger()
 
@@ -57,6 +58,7 @@ class KeySet:
         self._url = url
         self._clock = clock
         self._client = httpx.AsyncClient(
+            verify=public_authorities(),
             follow_redirects=False,
             timeout=FETCH_SECONDS,
             # Fetches are rare, and a packed answer could be larger than it looks.

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.models.notification import EXPIRING
+from app.db.conditions import EXPIRING
 from app.pipeline.change import VISIBLE
 from app.policy.kinds import Priority, Sort
 

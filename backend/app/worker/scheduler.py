@@ -12,6 +12,7 @@ from taskiq.abc.schedule_source import ScheduleSource
 from taskiq.api import run_scheduler_task
 from taskiq.scheduler.scheduled_task import ScheduledTask
 
+from app.collector import leave_startup_alone
 from app.config import Settings
 from app.pipeline.doorbell import SWEEP_TASK, TIDY_TASK, StreamBroker
 from app.realtime.connection import redis_url
@@ -40,6 +41,7 @@ async def run_scheduler(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
+    leave_startup_alone()
     broker = StreamBroker(redis_url(settings))
     scheduler = TaskiqScheduler(broker, [Rings()])
     running = asyncio.create_task(run_scheduler_task(scheduler, run_startup=True))

@@ -190,7 +190,7 @@ async def running_gateway(
             yield
 
     app = FastAPI(lifespan=lifespan)
-    app.include_router(router, prefix="/api/v1")
+    app.include_router(router)
     server = build_server(served(app), "127.0.0.1", 0, protocol=QuickCutOff)
     task = asyncio.create_task(server.serve())
     try:

@@ -4,7 +4,6 @@ What holds on one server holds on a cluster; what only a cluster does is in `tes
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from app.realtime.hub import cancel
 from tests.cluster import LocalCluster, until
 from tests.integration.listening import listening
 from tests.integration.sockets import PATIENCE, eventually
+from tests.ports import free_ports
 
 
 def a_change(seq: int = 1, user_id: UUID | None = None) -> Change:
@@ -30,9 +30,7 @@ def a_change(seq: int = 1, user_id: UUID | None = None) -> Change:
 @pytest.fixture
 def valkey() -> Generator[ValkeyServer]:
     """A server that a test may stop."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     server = ValkeyServer(port=port)
     server.start()
     yield server
@@ -79,9 +77,7 @@ class SixServers(Ground):
         await self._cluster.whole()
 
 
-@pytest.fixture(
-    params=["server", pytest.param("cluster", marks=pytest.mark.xdist_group("cluster"))]
-)
+@pytest.fixture(params=["server", "cluster"])
 def ground(request: pytest.FixtureRequest) -> Ground:
     if request.param == "server":
         return OneServer(request.getfixturevalue("valkey"))

@@ -31,7 +31,7 @@ from tests.contract.callers import V1, Api, open_api
 from tests.integration import test_pipeline, test_push_queue
 from tests.integration.test_pipeline import START, Stage
 from tests.integration.test_push_queue import PUSH, Pushes
-from tests.stack import free_ports
+from tests.ports import free_ports
 
 stage = test_pipeline.stage
 pushes = test_push_queue.pushes

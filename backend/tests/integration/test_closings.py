@@ -22,6 +22,7 @@ from app.pipeline.closings import MOST_ATTEMPTS, ClosingQueue, ClosingSweeper, c
 from app.sandbox.server import serving_sandbox
 from app.security.encryption import Cipher
 from app.services.inbox_changes import InboxChanges
+from tests.http_client import client_of
 from tests.integration.sockets import Inboxes, eventually
 
 ADD_PHONE = """
@@ -172,7 +173,7 @@ async def scene(
     cipher = Cipher(settings.encryption_keys)
     async with (
         fcm_client(settings) as client,
-        httpx.AsyncClient(base_url=settings.sandbox_url) as sandbox,
+        client_of(settings.sandbox_url) as sandbox,
     ):
         await sandbox.delete("/state")
         # Hands set the clock, so no circuit opens for a time of its own.

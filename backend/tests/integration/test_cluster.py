@@ -49,7 +49,7 @@ from tests.stack import Stack, running_stack
 
 stage, pushes = test_pipeline.stage, test_push_queue.pushes
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.timeout(240)
 
 # Every bucket's user, and a change for each.
 EVERYWHERE = [Change(UUID(int=bucket), 1, (b"{}",)) for bucket in range(BUCKETS)]
@@ -309,7 +309,7 @@ class TestFailover:
             Session(port, user_id, token) for port in (stack.ws_port, stack.settings.api_port)
         ]
         async with sessions[0].listening(), sessions[1].listening():
-            created = [await create(stack, user_id) for _ in range(20)]
+            created = [await create(stack, user_id) for _ in range(10)]
             victim.kill()
             created += [
                 notification_id
@@ -323,7 +323,7 @@ class TestFailover:
                 return await cluster.owner(channel_of(user_id)) is not victim
 
             await until(has_heir)
-            created += [await create(stack, user_id) for _ in range(20)]
+            created += [await create(stack, user_id) for _ in range(10)]
 
             async def told_all() -> bool:
                 return all(session.shown.keys() >= set(created) for session in sessions)

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from app.channels.base import TokenVerdict
@@ -32,7 +31,8 @@ from app.services.demo_service import (
 )
 from app.services.preference_service import PreferenceService
 from app.services.push_service import PushService
-from tests.stack import free_ports
+from tests.http_client import client_of
+from tests.ports import free_ports
 
 PATIENCE = 20.0
 
@@ -88,7 +88,7 @@ async def test_the_first_demo_user_has_a_browser_and_a_phone(demo: Demo) -> None
     phone, web = await demo.devices()
     assert (web.kind, phone.kind) == ("web", "fcm")
     assert web.key_id == (await demo.keyring.newest()).id
-    async with httpx.AsyncClient(base_url=demo.url) as sandbox:
+    async with client_of(demo.url) as sandbox:
         browser = (await sandbox.get("/push/browsers/demo")).json()
     assert web.endpoint == browser["endpoint"]
 

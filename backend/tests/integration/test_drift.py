@@ -28,6 +28,7 @@ from app.policy.kinds import NotificationType
 from app.security.jwt import issue_token
 from app.serve import build_server
 from app.worker.main import open_worker, running
+from tests.http_client import client_of
 from tests.integration.mirror import Json, Link, Mirror, linked, listed
 from tests.integration.sockets import eventually
 
@@ -130,7 +131,7 @@ async def serving(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
     try:
         await eventually(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        async with client_of(f"http://127.0.0.1:{port}", timeout=30) as client:
             yield client
         await app.state.gateway.drain()
     finally:

@@ -2,7 +2,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,8 @@ from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.program import LOG_LIMIT_BYTES, Account, Program, run, spawn, stop
 from app.embedded.valkey import EmbeddedValkey
 from app.load_settings import embedded_passwords, load_settings
+from tests.ports import free_ports
+from tests.stack import copy_data, initialise
 
 BACKEND = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60
@@ -36,6 +37,10 @@ FAST = {"fsync": "off"}
 PROGRAM = """
 import sys, time
 from pathlib import Path
+from app.collector import start_undisturbed
+from app.optional import FOR_TERMINALS, leave_out
+start_undisturbed()
+leave_out(FOR_TERMINALS)
 from app.load_settings import load_settings
 from app.embedded import running_servers
 settings = load_settings(
@@ -130,10 +135,19 @@ def first_line(program: subprocess.Popen[str]) -> str:
     return line
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture(scope="module")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory on which the servers have run."""
+    path = tmp_path_factory.mktemp("initialised")
+    initialise(path)
+    return path
+
+
+@pytest.fixture
+def used(initialised: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    copy_data(initialised, tmp_path / "used")
+    return tmp_path / "used"
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +261,12 @@ def test_no_password_is_in_a_command_line_or_readable_by_others(running: Setting
     assert not any(password in command_lines for password in passwords)
 
 
-async def test_data_survive_a_restart_in_an_awkward_place(tmp_path: Path) -> None:
+async def test_data_survive_a_restart_in_an_awkward_place(
+    initialised: Path, tmp_path: Path
+) -> None:
     # Too long for a socket's path, and with what shells and configuration files trip over.
     data_dir = tmp_path / 'it\'s a # "long" path' / ("x" * 120)
+    copy_data(initialised, data_dir)
     with running_servers(settings_for(data_dir), postgres_settings=FAST) as settings:
         await query(plain(settings.database_owner_url), "CREATE TABLE kept AS SELECT 42 AS answer")
         ask(plain(settings.redis_url), "SET", "kept", "42")
@@ -259,28 +276,28 @@ async def test_data_survive_a_restart_in_an_awkward_place(tmp_path: Path) -> Non
         assert ask(plain(settings.redis_url), "GET", "kept") == "42"
 
 
-async def test_what_a_killed_run_leaves_is_no_obstacle(tmp_path: Path) -> None:
-    with running_servers(settings_for(tmp_path), postgres_settings=FAST) as settings:
+async def test_what_a_killed_run_leaves_is_no_obstacle(used: Path) -> None:
+    with running_servers(settings_for(used), postgres_settings=FAST) as settings:
         await query(plain(settings.database_owner_url), "CREATE TABLE kept ()")
         ask(plain(settings.redis_url), "SET", "kept", "42")
         ask(plain(settings.redis_url), "SET", "cut", "off")
-        for process in servers_in(tmp_path):
+        for process in servers_in(used):
             process.kill()
-        wait_until_no_server(tmp_path)
-        shutil.copy(tmp_path / "servers.json", tmp_path / "servers.stale")
+        wait_until_no_server(used)
+        shutil.copy(used / "servers.json", used / "servers.stale")
 
-    assert (tmp_path / "postgres" / "postmaster.pid").exists()
+    assert (used / "postgres" / "postmaster.pid").exists()
     # The process id may by now be another's, such as ours.
-    (tmp_path / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n{tmp_path}\n")
-    (tmp_path / "postgres.new").mkdir()
-    (tmp_path / "postgres.new" / "PG_VERSION").write_text("18\n")
-    (tmp_path / "postgres.password").write_text("stale")
-    (tmp_path / "servers.stale").rename(tmp_path / "servers.json")
-    log = next((tmp_path / "valkey").rglob("*.incr.aof"))
+    (used / "postgres" / "postmaster.pid").write_text(f"{os.getpid()}\n{used}\n")
+    (used / "postgres.new").mkdir()
+    (used / "postgres.new" / "PG_VERSION").write_text("18\n")
+    (used / "postgres.password").write_text("stale")
+    (used / "servers.stale").rename(used / "servers.json")
+    log = next((used / "valkey").rglob("*.incr.aof"))
     with log.open("r+b") as file:
         file.truncate(max(log.stat().st_size - 3, 0))
 
-    with running_servers(settings_for(tmp_path), postgres_settings=FAST) as settings:
+    with running_servers(settings_for(used), postgres_settings=FAST) as settings:
         assert await query(plain(settings.database_owner_url), "TABLE kept") == []
         assert ask(plain(settings.redis_url), "GET", "kept") == "42"
 
@@ -297,43 +314,44 @@ def test_a_killed_initdb_is_done_again(tmp_path: Path) -> None:
         assert not (tmp_path / "postgres.new").exists()
 
 
-async def test_servers_end_with_a_killed_program(tmp_path: Path) -> None:
-    with program_on(tmp_path) as program:
+async def test_servers_end_with_a_killed_program(used: Path) -> None:
+    with program_on(used) as program:
         assert await query(first_line(program), "SELECT 1") == [(1,)]
         program.kill()
     if sys.platform == "linux":
-        wait_until_no_server(tmp_path)
-    with running_servers(settings_for(tmp_path), postgres_settings=FAST) as settings:
+        wait_until_no_server(used)
+    with running_servers(settings_for(used), postgres_settings=FAST) as settings:
         assert await query(plain(settings.database_url), "SELECT 1") == [(1,)]
 
 
-async def test_orphaned_servers_are_ended_before_a_start(tmp_path: Path) -> None:
-    secret, password = embedded_passwords(tmp_path)
+async def test_orphaned_servers_are_ended_before_a_start(used: Path) -> None:
+    secret, password = embedded_passwords(used)
+    first, second = free_ports(2)
     orphans = [
-        EmbeddedPostgres(tmp_path, free_port(), secret, FAST),
-        EmbeddedValkey(tmp_path, free_port(), password),
+        EmbeddedPostgres(used, first, secret, FAST),
+        EmbeddedValkey(used, second, password),
     ]
     processes: list[subprocess.Popen[bytes]] = []
     for orphan in orphans:
         orphan.prepare()
         processes.append(spawn(orphan.program))
-    with running_servers(settings_for(tmp_path), postgres_settings=FAST) as settings:
+    with running_servers(settings_for(used), postgres_settings=FAST) as settings:
         assert [process.wait(DEADLINE_SECONDS) for process in processes] == [0, 0]
         assert await query(plain(settings.database_url), "SELECT 1") == [(1,)]
 
 
-async def test_a_second_program_attaches_and_leaves_the_servers_running(tmp_path: Path) -> None:
-    with program_on(tmp_path) as program:
+async def test_a_second_program_attaches_and_leaves_the_servers_running(used: Path) -> None:
+    with program_on(used) as program:
         url = first_line(program)
         for _ in range(2):
-            with running_servers(settings_for(tmp_path)) as settings:
+            with running_servers(settings_for(used)) as settings:
                 assert plain(settings.database_url) == url
                 assert await query(url, "SELECT 1") == [(1,)]
                 assert ask(plain(settings.redis_url), "PING") is True
-        assert (tmp_path / "servers.json").stat().st_mode & 0o077 == 0
+        assert (used / "servers.json").stat().st_mode & 0o077 == 0
     assert program.returncode == 0
-    assert servers_in(tmp_path) == []
-    assert not (tmp_path / "servers.json").exists()
+    assert servers_in(used) == []
+    assert not (used / "servers.json").exists()
 
 
 def test_programs_that_start_at_once_share_one_pair_of_servers(tmp_path: Path) -> None:
@@ -397,22 +415,22 @@ def test_a_data_dir_that_cannot_be_made_is_refused_by_name(tmp_path: Path) -> No
         pass
 
 
-def test_lost_passwords_are_explained(tmp_path: Path) -> None:
-    with running_servers(settings_for(tmp_path), postgres_settings=FAST):
+def test_lost_passwords_are_explained(used: Path) -> None:
+    with running_servers(settings_for(used), postgres_settings=FAST):
         pass
-    (tmp_path / "secrets.json").unlink()
+    (used / "secrets.json").unlink()
     with (
         pytest.raises(ConfigurationError, match=r"secrets\.json are not those of"),
-        running_servers(settings_for(tmp_path), postgres_settings=FAST),
+        running_servers(settings_for(used), postgres_settings=FAST),
     ):
         pass
-    assert servers_in(tmp_path) == []
+    assert servers_in(used) == []
 
 
-def test_a_server_that_does_not_start_is_explained_by_its_log(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_explained_by_its_log(used: Path) -> None:
     with (
         pytest.raises(ServerFailed, match=r'(?s)postgres ended with status 1.*"max_connections"'),
-        running_servers(settings_for(tmp_path), postgres_settings={"max_connections": "-1"}),
+        running_servers(settings_for(used), postgres_settings={"max_connections": "-1"}),
     ):
         pass
 

@@ -1,8 +1,8 @@
 """Explanations are what is decided, and records of decisions lead to them again (REQ-002).
 
-Two thousand generated notifications of users of every kind: each is explained, then created at the
-same instant, and what was recorded must be what was explained. Then days pass, workers claim what
-is due, and each recorded run of the policy is made again from its record.
+Fifteen hundred generated notifications of users of every kind: each is explained, then created at
+the same instant, and what was recorded must be what was explained. Then days pass, workers claim
+what is due, and each recorded run of the policy is made again from its record.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ from app.services.notification_service import NotificationService
 from app.services.wording import Wording
 from tests.integration.test_pipeline import Clock
 
-USERS, ROUNDS = 250, 8
+USERS, ROUNDS = 250, 6
 ZONES = [None, "UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kolkata", "Pacific/Kiritimati"]
 LIMITS = {
     "rate_limit_push_per_hour": 3,

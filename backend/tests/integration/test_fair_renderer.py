@@ -11,7 +11,7 @@ ENDLESS = Job(SOURCES, {"n": 9_999})
 
 
 async def test_slow_templates_wait_for_each_other_alone() -> None:
-    async with FairRenderer() as renderer:
+    async with FairRenderer(seconds=0.4) as renderer:
         for _ in range(2):  # the second time the other process is there
             await renderer.render([ENDLESS])
         waiting = [asyncio.create_task(renderer.render([ENDLESS])) for _ in range(3)]

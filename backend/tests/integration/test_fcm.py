@@ -39,9 +39,10 @@ from app.load_settings import load_settings
 from app.policy.kinds import DeviceKind, Reason
 from app.sandbox.server import serving_sandbox
 from app.security.encryption import Cipher
+from tests.http_client import client_of
 from tests.integration.receiver import Receiver, Reply, receiving
+from tests.ports import free_ports
 from tests.pushing import a_claim
-from tests.stack import free_ports
 
 PATIENCE = 20.0
 FAULTS = "/faults"
@@ -149,7 +150,7 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Set
 @pytest.fixture
 async def scene(served: Settings) -> AsyncGenerator[SandboxScene]:
     async with (
-        httpx.AsyncClient(base_url=served.sandbox_url) as sandbox,
+        client_of(served.sandbox_url) as sandbox,
         sending(served, clock := Hand()) as (sender, cipher),
     ):
         (await sandbox.delete("/state")).raise_for_status()
@@ -317,7 +318,7 @@ async def test_the_sandbox_may_start_later(tmp_path: Path) -> None:
         )
         async with (
             serving_sandbox(settings, port=port) as url,
-            httpx.AsyncClient(base_url=url) as sandbox,
+            client_of(url) as sandbox,
         ):
             phone = await SandboxScene(sender, cipher, clock, sandbox).install()
             clock.pass_by(seconds=1)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,6 +31,7 @@ from tests.integration.sockets import (
     running_gateway,
     statements,
 )
+from tests.ports import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -519,9 +519,7 @@ async def test_messages_that_cannot_be_read_are_passed_over(
 async def test_without_redis_sockets_are_still_told(
     settings: Settings, database: Database, inboxes: Inboxes, user: UUID
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     valkey = ValkeyServer(port=port)
     valkey.start()
     try:

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,16 +19,14 @@ from app.channels.email.letter import Letter, Mailer, MailOutcome
 from app.channels.email.requests import tidy
 from app.config import Settings
 from app.db.database import Database
-from app.load_settings import load_settings
 from app.pipeline.decide import Defaults
 from app.policy.kinds import Reason
-from app.sandbox.server import serving_sandbox
 from app.schemas.user import UpsertUser
 from app.services.user_service import UserService
 from app.worker.mail import open_mail
 from tests.integration.mail_server import MailServer, serving_mail
 from tests.letter_samples import a_claim, composer
-from tests.stack import free_ports
+from tests.ports import free_ports
 from tests.unit.test_email_lines import letter
 
 START = datetime(2026, 1, 8, 12, tzinfo=UTC)
@@ -90,23 +87,19 @@ class Post:
 
 
 @pytest.fixture
-async def post(fresh_settings: Settings, tmp_path: Path) -> AsyncGenerator[Post]:
+async def post(fresh_settings: Settings, sandbox: httpx.AsyncClient) -> AsyncGenerator[Post]:
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(
-            serving_sandbox(load_settings(_env_file=None, data_dir=tmp_path))
-        )
         settings = fresh_settings.model_copy(
             update={
                 "resend_api_key": SecretStr("re_tests"),
-                "resend_api_url": f"{url}/resend",
+                "resend_api_url": f"{sandbox.base_url}/resend",
                 "provider_timeout_seconds": 2.0,
             }
         )
         database = Database(settings)
         stack.push_async_callback(database.close)
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
         server = await stack.enter_async_context(serving_mail())
-        yield Post(settings, database, client, server)
+        yield Post(settings, database, sandbox, server)
 
 
 async def send_all(mailer: Mailer, letters: Sequence[Letter]) -> list[MailOutcome]:
@@ -180,19 +173,18 @@ async def test_letters_that_come_faster_than_they_go_share_requests(post: Post) 
 
 
 async def test_a_critical_letter_overtakes_all_that_wait(post: Post) -> None:
-    limited: dict[str, object] = {"kind": "status", "status": 429, "retry_after": 4, "times": 1}
+    limited: dict[str, object] = {"kind": "status", "status": 429, "retry_after": 6, "times": 1}
     await post.fault({"kind": "rate_limit", "requests_per_second": 1}, limited)
     async with post.mailer() as mailer:
         assert isinstance(await mailer.send(letter()), Retry)
-        waiting = [asyncio.create_task(mailer.send(one)) for one in numbered(500)]
+        waiting = [asyncio.create_task(mailer.send(one)) for one in numbered(300)]
         await asyncio.wait(waiting, timeout=1)
         outcome = await mailer.send(letter(subject="Critical", is_critical=True))
         assert isinstance(outcome, Sent)
-        assert not any(task.done() for task in waiting)
         assert all(isinstance(one, Sent) for one in await asyncio.gather(*waiting))
     subjects = [mail["subject"] for mail in await post.mails()]
     assert subjects[0] == "Critical"
-    assert len(subjects) == 501
+    assert len(subjects) == 301
     assert len(await post.arrivals()) < 10
 
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +19,6 @@ from app.channels.base import Retry, Sent
 from app.config import Settings
 from app.db.database import Database
 from app.errors import Unavailable, UnknownUser
-from app.load_settings import load_settings
 from app.pipeline.announce import Announcer
 from app.pipeline.commit import GroupCommit
 from app.pipeline.decide import Audience, Defaults
@@ -35,7 +33,6 @@ from app.policy.routing import Request
 from app.ratelimit.queue_bound import QueueBound
 from app.realtime.backplane import Backplane
 from app.realtime.connection import redis_client, redis_url
-from app.sandbox.server import serving_sandbox
 from app.schemas.user import UpsertUser
 from app.services.user_service import UserService
 from app.worker.main import Worker, open_worker, running
@@ -111,14 +108,12 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(fresh_settings: Settings, tmp_path: Path) -> AsyncGenerator[Stage]:
+async def stage(fresh_settings: Settings, sandbox: httpx.AsyncClient) -> AsyncGenerator[Stage]:
     async with AsyncExitStack() as stack:
-        sandbox_settings = load_settings(_env_file=None, data_dir=tmp_path)
-        url = await stack.enter_async_context(serving_sandbox(sandbox_settings))
         settings = fresh_settings.model_copy(
             update={
                 "resend_api_key": SecretStr("re_tests"),
-                "resend_api_url": f"{url}/resend",
+                "resend_api_url": f"{sandbox.base_url}/resend",
                 "provider_timeout_seconds": 2.0,
                 "delivery_max_attempts": 3,
                 "delivery_max_expired_leases": 2,
@@ -141,8 +136,7 @@ async def stage(fresh_settings: Settings, tmp_path: Path) -> AsyncGenerator[Stag
         audience = Audience(Defaults.from_settings(settings))
         groups = await stack.enter_async_context(GroupCommit(database, announcer, audience, bound))
         worker = await stack.enter_async_context(open_worker(settings, clock))
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
-        yield Stage(settings, database, groups, announcer, worker, client, clock)
+        yield Stage(settings, database, groups, announcer, worker, sandbox, clock)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:

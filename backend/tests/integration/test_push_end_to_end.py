@@ -24,6 +24,7 @@ from app.load_settings import load_settings
 from app.sandbox.server import serving_sandbox
 from app.worker.main import open_worker, running
 from tests.contract.callers import V1, Api, Json, assert_refused, open_api
+from tests.http_client import client_of
 from tests.integration.test_pipeline import eventually
 
 DAY = 86_400
@@ -122,7 +123,7 @@ class World:
 @pytest.fixture(scope="module")
 async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[httpx.AsyncClient]:
     data = load_settings(_env_file=None, data_dir=tmp_path_factory.mktemp("sandbox"))
-    async with serving_sandbox(data) as url, httpx.AsyncClient(base_url=url) as client:
+    async with serving_sandbox(data) as url, client_of(url) as client:
         yield client
 
 

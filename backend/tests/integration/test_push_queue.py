@@ -35,7 +35,7 @@ from app.ratelimit.user_limits import UserLimits
 from app.services.cancel_service import CancelService
 from tests.integration import test_pipeline
 from tests.integration.test_pipeline import START, Stage
-from tests.stack import free_ports
+from tests.ports import free_ports
 
 stage = test_pipeline.stage
 PUSH = Request(NotificationType.TASK, Priority.HIGH, send_email=False)

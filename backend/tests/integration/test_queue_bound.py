@@ -27,6 +27,7 @@ from bench.plans import MODES, Mode, Statement, plan_of
 from tests.contract.callers import V1, assert_refused, content, open_api
 from tests.contract.test_global_limit import behind_a_proxy
 from tests.contract.test_queue_bound import ADD_DELIVERIES, DUE, WAITING
+from tests.http_client import client_of
 from tests.integration.test_pipeline import eventually
 
 MOST = 5
@@ -175,7 +176,7 @@ async def test_a_burst_over_two_processes_while_the_provider_hangs(
     async with AsyncExitStack() as stack:
         sandbox = load_settings(_env_file=None, data_dir=tmp_path)
         url = await stack.enter_async_context(serving_sandbox(sandbox))
-        provider = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
+        provider = await stack.enter_async_context(client_of(url))
         settings = fresh_settings.model_copy(
             update={
                 "resend_api_key": SecretStr("re_tests"),

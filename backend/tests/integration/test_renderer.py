@@ -31,6 +31,13 @@ async def renderer() -> AsyncGenerator[ProcessRenderer]:
         yield renderer
 
 
+@pytest.fixture
+async def strict() -> AsyncGenerator[ProcessRenderer]:
+    """One that gives a job less time."""
+    async with ProcessRenderer(seconds=0.3) as renderer:
+        yield renderer
+
+
 def job(body: str, **variables: JsonValue) -> Job:
     return Job({"title": "Title", "body": body}, variables)
 
@@ -58,12 +65,12 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def is_at_work(process: psutil.Process) -> bool:
-    """Whether it has used the processor for longer than starting takes; or has ended of it."""
+def used(process: psutil.Process) -> float:
+    """Seconds of processor time; endless once it has ended of it."""
     try:
-        return sum(process.cpu_times()[:2]) > 0.4
+        return sum(process.cpu_times()[:2])
     except psutil.NoSuchProcess:
-        return True
+        return float("inf")
 
 
 async def test_jobs_are_rendered_in_order_each_field_by_its_rules(
@@ -123,10 +130,10 @@ async def test_one_that_cannot_be_rendered_is_told_so_and_the_others_are(
 
 
 async def test_callers_at_the_same_time_do_not_pay_for_each_other(
-    renderer: ProcessRenderer,
+    strict: ProcessRenderer,
 ) -> None:
     answers = await asyncio.gather(
-        *(renderer.render([job(SLOW if number == 3 else f"{number}")]) for number in range(8))
+        *(strict.render([job(SLOW if number == 3 else f"{number}")]) for number in range(8))
     )
     (refused,) = answers.pop(3)
     assert fault_of(refused) == "body too_slow"
@@ -142,12 +149,13 @@ async def test_one_that_is_killed_is_replaced(renderer: ProcessRenderer) -> None
 
 
 async def test_killed_in_the_middle_of_a_job_it_is_tried_once_more(
-    renderer: ProcessRenderer,
+    strict: ProcessRenderer,
 ) -> None:
-    pid = await pid_of(renderer)
-    rendering = asyncio.create_task(renderer.render([job(SLOW), job("after")]))
+    pid = await pid_of(strict)
     process = psutil.Process(pid)
-    await until(lambda: is_at_work(process))
+    idle = used(process)
+    rendering = asyncio.create_task(strict.render([job(SLOW), job("after")]))
+    await until(lambda: used(process) > idle)
     with suppress(psutil.NoSuchProcess):
         process.kill()
     refused, after = await rendering
@@ -165,12 +173,13 @@ async def test_one_that_is_stopped_is_given_up() -> None:
         assert not psutil.pid_exists(pid)
 
 
-async def test_who_goes_away_leaves_nothing_behind(renderer: ProcessRenderer) -> None:
-    process = psutil.Process(await pid_of(renderer))
-    rendering = asyncio.create_task(renderer.render([job(SLOW), job("left behind")]))
-    await until(lambda: is_at_work(process))
+async def test_who_goes_away_leaves_nothing_behind(strict: ProcessRenderer) -> None:
+    process = psutil.Process(await pid_of(strict))
+    idle = used(process)
+    rendering = asyncio.create_task(strict.render([job(SLOW), job("left behind")]))
+    await until(lambda: used(process) > idle)
     rendering.cancel()
-    assert body_of((await renderer.render([job("mine")]))[0]) == "mine"
+    assert body_of((await strict.render([job("mine")]))[0]) == "mine"
 
 
 async def test_signals_of_the_terminal_are_not_for_it(renderer: ProcessRenderer) -> None:

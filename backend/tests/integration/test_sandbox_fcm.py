@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from app.config import Settings
 from app.load_settings import load_settings
 from app.sandbox.server import serving_sandbox
+from tests.http_client import client_of
 from tests.integration import sandbox_server
 from tests.integration.sandbox_server import START, SettableClock
 
@@ -42,7 +45,7 @@ async def sandbox(
     served: tuple[str, SettableClock], clock: SettableClock
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """A client that carries a fresh access token."""
-    async with httpx.AsyncClient(base_url=served[0], timeout=5) as client:
+    async with client_of(served[0], timeout=5) as client:
         await client.delete("/state")
         await sign_in(client)
         yield client
@@ -70,7 +73,13 @@ async def assertion(
         **changes,
     }
     claims = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode(claims, key or sender["private_key"], algorithm="RS256")
+    return jwt.encode(claims, key or read_key(sender["private_key"]), algorithm="RS256")
+
+
+@cache
+def read_key(pem: str) -> Any:
+    """The key; its validation takes longer than all else."""
+    return load_pem_private_key(pem.encode(), password=None)
 
 
 async def sign_in(client: httpx.AsyncClient, at: datetime = START) -> None:
@@ -516,6 +525,6 @@ class TestRestart:
 async def running(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
     async with (
         serving_sandbox(settings) as url,
-        httpx.AsyncClient(base_url=url, timeout=5) as client,
+        client_of(url, timeout=5) as client,
     ):
         yield client

@@ -22,8 +22,10 @@ from app.load_settings import load_settings
 from app.sandbox.app import create_sandbox_app
 from app.sandbox.mailbox import Mail, Mailbox
 from app.sandbox.server import run_sandbox, serving_sandbox
+from tests.http_client import client_of
 from tests.integration import sandbox_server
 from tests.integration.sandbox_server import SettableClock
+from tests.ports import free_neighbours, free_ports
 
 clock, served = sandbox_server.clock, sandbox_server.served
 
@@ -51,7 +53,7 @@ def settings(tmp_path: Path) -> Settings:
 async def sandbox(
     served: tuple[str, SettableClock], clock: SettableClock
 ) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served[0], headers=AUTHORIZED, timeout=5) as client:
+    async with client_of(served[0], headers=AUTHORIZED, timeout=5) as client:
         await client.delete("/state")
         yield client
 
@@ -196,6 +198,13 @@ class TestResend:
         assert refused[0].headers["ratelimit-limit"] == "2"
         assert refused[0].headers["ratelimit-remaining"] == "0"
         assert refused[0].headers["ratelimit-reset"] == "1"
+
+    async def test_a_rate_limit_counts_from_when_it_was_set(
+        self, sandbox: httpx.AsyncClient
+    ) -> None:
+        for _ in range(3):
+            await fail(sandbox, {"kind": "rate_limit", "requests_per_second": 1})
+            assert (await send(sandbox)).status_code == 200
 
 
 class TestIdempotency:
@@ -519,7 +528,7 @@ class TestRestart:
         async def visit() -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
             async with (
                 serving_sandbox(settings) as url,
-                httpx.AsyncClient(base_url=url, headers=AUTHORIZED) as client,
+                client_of(url, headers=AUTHORIZED) as client,
             ):
                 answer = (await send(client, "once")).json()
                 arrivals = (await client.get("/arrivals")).json()
@@ -534,7 +543,7 @@ class TestRestart:
     async def test_a_torn_last_line_is_cut_off(self, settings: Settings, tmp_path: Path) -> None:
         async with (
             serving_sandbox(settings) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTHORIZED) as client,
+            client_of(url, headers=AUTHORIZED) as client,
         ):
             await send(client, "whole")
             await client.post("/resend/emails/batch", json=[MAIL, MAIL])
@@ -544,7 +553,7 @@ class TestRestart:
         path.write_bytes(path.read_bytes()[:-10])
         async with (
             serving_sandbox(settings) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTHORIZED) as client,
+            client_of(url, headers=AUTHORIZED) as client,
         ):
             assert [mail["idempotency_key"] for mail in await stored(client)] == ["whole"]
             await send(client, "next")
@@ -554,13 +563,13 @@ class TestRestart:
     async def test_emptying_lasts(self, settings: Settings) -> None:
         async with (
             serving_sandbox(settings) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTHORIZED) as client,
+            client_of(url, headers=AUTHORIZED) as client,
         ):
             first = await send(client, "once")
             await client.delete("/mails")
         async with (
             serving_sandbox(settings) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTHORIZED) as client,
+            client_of(url, headers=AUTHORIZED) as client,
         ):
             assert await stored(client) == []
             assert (await send(client, "once")).json() == first.json()
@@ -631,9 +640,10 @@ class TestProcess:
                     pass
 
     def test_smtp_goes_without_a_port_nobody_chose(self, tmp_path: Path) -> None:
+        port, taken = free_neighbours()
         with (
-            create_server(("127.0.0.1", 0)) as taken,
-            running_process(tmp_path, taken.getsockname()[1] - 1) as (_, client),
+            create_server(("127.0.0.1", taken)),
+            running_process(tmp_path, port) as (_, client),
         ):
             assert client.get("/addresses").json()["smtp"] is None
 
@@ -677,10 +687,9 @@ def a_mail(mail_id: str) -> Mail:
 
 @contextmanager
 def running_process(
-    data_dir: Path, port: int = 0
+    data_dir: Path, port: int | None = None
 ) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    with create_server(("127.0.0.1", port)) as probe:
-        port = probe.getsockname()[1]
+    port = port or free_ports(1)[0]
     program = (
         "from app.load_settings import load_settings; from app.sandbox.server import run_sandbox; "
         "run_sandbox(load_settings(_env_file=None))"

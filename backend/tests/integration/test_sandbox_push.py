@@ -19,6 +19,7 @@ from app.load_settings import load_settings
 from app.sandbox.ledger import Device, Ledger, Message
 from app.sandbox.push.encryption import opened
 from app.sandbox.server import serving_sandbox
+from tests.http_client import client_of
 from tests.integration import sandbox_server
 from tests.integration.push_senders import (
     ADA,
@@ -38,7 +39,7 @@ clock, served = sandbox_server.clock, sandbox_server.served
 async def sandbox(
     served: tuple[str, SettableClock], clock: SettableClock
 ) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served[0], timeout=5) as client:
+    async with client_of(served[0], timeout=5) as client:
         await client.delete("/state")
         yield client
 
@@ -390,7 +391,7 @@ class TestVapid:
         self, sandbox: httpx.AsyncClient, sender: Sender
     ) -> None:
         port = urlsplit(str(sandbox.base_url)).port
-        async with httpx.AsyncClient(base_url=f"http://localhost:{port}") as client:
+        async with client_of(f"http://localhost:{port}") as client:
             browser = await subscribe(client)
             assert browser["endpoint"].startswith(f"http://localhost:{port}/push/")
             assert refusal(await sender.send(browser)) == (401, "BadJwtAudience")
@@ -601,7 +602,7 @@ class TestRestart:
 async def running(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
     async with (
         serving_sandbox(settings) as url,
-        httpx.AsyncClient(base_url=url, timeout=5) as client,
+        client_of(url, timeout=5) as client,
     ):
         yield client
 

@@ -16,6 +16,7 @@ from app.config import Settings
 from app.load_settings import load_settings
 from app.sandbox.server import serving_sandbox
 from app.sandbox.smtp import MAX_MESSAGE_BYTES
+from tests.http_client import client_of
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def settings(tmp_path: Path) -> Settings:
 async def sandbox(settings: Settings) -> AsyncGenerator[httpx.AsyncClient]:
     async with (
         serving_sandbox(settings, smtp_port=0) as url,
-        httpx.AsyncClient(base_url=url, timeout=5) as client,
+        client_of(url, timeout=5) as client,
     ):
         yield client
 
@@ -124,7 +125,7 @@ async def test_mails_come_back_after_a_restart(settings: Settings) -> None:
     for visit in range(2):
         async with (
             serving_sandbox(settings, smtp_port=0) as url,
-            httpx.AsyncClient(base_url=url) as client,
+            client_of(url) as client,
         ):
             if visit == 0:
                 await send(client, letter())
@@ -202,7 +203,7 @@ class TestFaults:
     async def test_hang_ends_with_the_sandbox(self, settings: Settings) -> None:
         async with (
             serving_sandbox(settings, smtp_port=0) as url,
-            httpx.AsyncClient(base_url=url) as client,
+            client_of(url) as client,
         ):
             await fail(client, kind="hang")
             sending = asyncio.create_task(send(client, letter()))

@@ -16,6 +16,7 @@ from app.config import Settings
 from app.load_settings import load_settings
 from app.sandbox.mail_ways import webhooks_to
 from app.sandbox.server import serving_sandbox
+from tests.http_client import client_of
 from tests.integration.receiver import Call, Receiver, Reply, receiving
 
 AUTHORIZED = {"Authorization": "Bearer re_anything"}
@@ -44,7 +45,7 @@ async def receiver() -> AsyncGenerator[Receiver]:
 async def sandbox(settings: Settings, receiver: Receiver) -> AsyncGenerator[httpx.AsyncClient]:
     async with (
         serving_sandbox(settings, webhooks_to=receiver.url(), webhook_pauses=(0.01, 0.01)) as url,
-        httpx.AsyncClient(base_url=url, headers=AUTHORIZED, timeout=5) as client,
+        client_of(url, headers=AUTHORIZED, timeout=5) as client,
     ):
         yield client
 
@@ -265,7 +266,7 @@ class TestOnTheWay:
             address = gone.url()
         async with (
             serving_sandbox(settings, webhooks_to=address, webhook_pauses=()) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTHORIZED) as client,
+            client_of(url, headers=AUTHORIZED) as client,
         ):
             mail_id = await send(client)
             [sent, _] = (await client.get(f"/mails/{mail_id}/events")).json()["items"]
@@ -279,7 +280,7 @@ class TestOnTheWay:
         receiver.replies = [Reply(hangs=True)]
         async with (
             serving_sandbox(settings, webhooks_to=receiver.url()) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTHORIZED, timeout=5) as client,
+            client_of(url, headers=AUTHORIZED, timeout=5) as client,
         ):
             for _ in range(20):
                 await send(client)
@@ -289,7 +290,7 @@ class TestOnTheWay:
     async def test_off_unless_told_where(self, settings: Settings) -> None:
         async with (
             serving_sandbox(settings) as url,
-            httpx.AsyncClient(base_url=url, headers=AUTHORIZED) as client,
+            client_of(url, headers=AUTHORIZED) as client,
         ):
             mail_id = await send(client)
             assert (await client.get("/webhooks")).json() == {"address": None, "items": []}

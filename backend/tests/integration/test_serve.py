@@ -22,6 +22,7 @@ from app.config import Settings
 from app.db.database import Database
 from app.realtime.backplane import Change
 from tests.integration.sockets import Client, RunningGateway, eventually, running_gateway
+from tests.ports import free_ports
 
 BIG = b'{"type":"filler","text":"' + b"x" * 60_000 + b'"}'
 
@@ -155,6 +156,12 @@ PROGRAM = """
 import sys
 from contextlib import asynccontextmanager
 
+from app.collector import start_undisturbed
+from app.optional import FOR_TERMINALS, leave_out
+
+start_undisturbed()
+leave_out(FOR_TERMINALS)
+
 import uvloop
 from fastapi import FastAPI
 
@@ -184,7 +191,7 @@ async def lifespan(app):
     await database.close()
 
 app = FastAPI(lifespan=lifespan)
-app.include_router(router, prefix="/api/v1")
+app.include_router(router)
 uvloop.run(serve(app, "127.0.0.1", int(sys.argv[1]), drain=gateway.drain))
 """
 
@@ -192,9 +199,7 @@ uvloop.run(serve(app, "127.0.0.1", int(sys.argv[1]), drain=gateway.drain))
 @pytest.fixture
 def program(settings: Settings) -> Generator[tuple[subprocess.Popen[bytes], int]]:
     """A gateway in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     secrets = {
         name.upper(): value.get_secret_value()
         for name in ("database_url", "redis_url", "jwt_secret")

@@ -22,7 +22,7 @@ from app.load_settings import load_settings
 from app.policy.kinds import Reason
 from tests.integration.mail_server import MailServer, serving_mail
 from tests.integration.test_outbound import certificate
-from tests.stack import free_ports
+from tests.ports import free_ports
 from tests.unit.test_email_lines import letter
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -18,6 +18,8 @@ from app.embedded.orphans import has_variable
 from app.embedded.program import Program, StopSequence
 from app.load_settings import load_settings
 from app.supervisor import Supervisor, parts_for
+from tests.ports import free_ports
+from tests.stack import copy_data, initialise
 
 BACKEND = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60
@@ -45,6 +47,10 @@ server.serve_forever()
 
 UP = """
 import json, sys
+from app.collector import start_undisturbed
+from app.optional import FOR_TERMINALS, leave_out
+start_undisturbed()
+leave_out(FOR_TERMINALS)
 from app.load_settings import load_settings
 from app.embedded.orphans import has_variable
 from app.embedded.program import Program
@@ -107,55 +113,55 @@ async def test_a_killed_part_is_started_again_and_ended_with_the_supervisor(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "part"
-    with Supervisor() as supervisor:
-        task = asyncio.create_task(supervisor.keep_running(counted(log)))
-        await until(lambda: len(lives(log)) == 1)
-        os.kill(lives(log)[0], signal.SIGKILL)
-        await until(lambda: len(lives(log)) == 2)
-        assert supervisor.restarts["part"] == 1
-        assert is_alive(lives(log)[1])
-        task.cancel()
-        await asyncio.wait([task])
+    supervisor = Supervisor()
+    task = asyncio.create_task(supervisor.keep_running(counted(log)))
+    await until(lambda: len(lives(log)) == 1)
+    os.kill(lives(log)[0], signal.SIGKILL)
+    await until(lambda: len(lives(log)) == 2)
+    assert supervisor.restarts["part"] == 1
+    assert is_alive(lives(log)[1])
+    task.cancel()
+    await asyncio.wait([task])
     assert not any(is_alive(pid) for pid in lives(log))
 
 
 async def test_a_part_that_keeps_ending_waits_longer_each_time(tmp_path: Path) -> None:
     log = tmp_path / "part"
-    with Supervisor(pauses=(0, 0, 1000)) as supervisor:
-        task = asyncio.create_task(supervisor.keep_running(counted(log, ENDS)))
-        await until(lambda: supervisor.restarts["part"] == 3)
-        assert len(lives(log)) == 3
-        task.cancel()
-        await asyncio.wait([task])
+    supervisor = Supervisor(pauses=(0, 0, 1000))
+    task = asyncio.create_task(supervisor.keep_running(counted(log, ENDS)))
+    await until(lambda: supervisor.restarts["part"] == 3)
+    assert len(lives(log)) == 3
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_part_that_lived_long_enough_is_started_again_at_once(tmp_path: Path) -> None:
     log = tmp_path / "part"
-    with Supervisor(pauses=(0, 1000), stable_seconds=0) as supervisor:
-        task = asyncio.create_task(supervisor.keep_running(counted(log, ENDS)))
-        await until(lambda: len(lives(log)) > 3)
-        task.cancel()
-        await asyncio.wait([task])
+    supervisor = Supervisor(pauses=(0, 1000), stable_seconds=0)
+    task = asyncio.create_task(supervisor.keep_running(counted(log, ENDS)))
+    await until(lambda: len(lives(log)) > 3)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_part_that_ignores_its_stop_signal_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "part"
     stubborn = counted(log, STUBBORN, ((signal.SIGTERM, 0.2),))
-    with Supervisor() as supervisor:
-        task = asyncio.create_task(supervisor.keep_running(stubborn))
-        await until(lambda: len(lives(log)) == 1)
-        task.cancel()
-        await asyncio.wait([task])
+    supervisor = Supervisor()
+    task = asyncio.create_task(supervisor.keep_running(stubborn))
+    await until(lambda: len(lives(log)) == 1)
+    task.cancel()
+    await asyncio.wait([task])
     assert not is_alive(lives(log)[0])
 
 
 async def test_a_part_that_cannot_be_executed_is_tried_again(tmp_path: Path) -> None:
     missing = Program(name="missing", argv=(str(tmp_path / "missing"),))
-    with Supervisor(pauses=(0,)) as supervisor:
-        task = asyncio.create_task(supervisor.keep_running(missing))
-        await until(lambda: supervisor.restarts["missing"] > 2)
-        task.cancel()
-        await asyncio.wait([task])
+    supervisor = Supervisor(pauses=(0,))
+    task = asyncio.create_task(supervisor.keep_running(missing))
+    await until(lambda: supervisor.restarts["missing"] > 2)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def test_a_part_ends_with_a_killed_supervisor(tmp_path: Path) -> None:
@@ -242,14 +248,6 @@ class Installation:
         return self.servers() + living(has_variable("NOTIFY_SUPERVISED", str(self.data_dir)))
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def read_until(program: subprocess.Popen[str], text: str) -> str:
     """The output up to the line with `text`."""
     assert program.stdout is not None
@@ -281,6 +279,21 @@ def installation(tmp_path: Path) -> Installation:
     return Installation(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory on which the servers have run."""
+    path = tmp_path_factory.mktemp("initialised")
+    initialise(path)
+    return path
+
+
+@pytest.fixture
+def used(installation: Installation, initialised: Path) -> Installation:
+    """One that is not started for the first time."""
+    copy_data(initialised, installation.data_dir)
+    return installation
+
+
 def test_everything_starts_is_announced_restarted_and_ended(installation: Installation) -> None:
     with installation.up() as program:
         output = read_until(program, "Ctrl-C")
@@ -307,7 +320,11 @@ def test_everything_starts_is_announced_restarted_and_ended(installation: Instal
 
 
 @pytest.mark.parametrize("stage", ["servers", "migration", "parts"])
-def test_sigterm_ends_a_start_at_any_stage(installation: Installation, stage: str) -> None:
+def test_sigterm_ends_a_start_at_any_stage(
+    installation: Installation, initialised: Path, stage: str
+) -> None:
+    if stage != "servers":
+        copy_data(initialised, installation.data_dir)
     never = installation.data_dir.parent / "never"
     if stage == "migration":
         installation.migration = python("migrate", LIVES, str(never))
@@ -322,26 +339,26 @@ def test_sigterm_ends_a_start_at_any_stage(installation: Installation, stage: st
     assert installation.processes() == []
 
 
-def test_a_start_after_a_killed_one_ends_what_was_left(installation: Installation) -> None:
-    with installation.up() as program:
+def test_a_start_after_a_killed_one_ends_what_was_left(used: Installation) -> None:
+    with used.up() as program:
         read_until(program, "Notify is running")
         program.kill()
     left_by_it = subprocess.Popen(
-        [sys.executable, "-c", LIVES, str(installation.part)],
-        env={**os.environ, "NOTIFY_SUPERVISED": str(installation.data_dir)},
+        [sys.executable, "-c", LIVES, str(used.part)],
+        env={**os.environ, "NOTIFY_SUPERVISED": str(used.data_dir)},
     )
-    with installation.up() as program:
+    with used.up() as program:
         read_until(program, "Notify is running")
         assert left_by_it.wait(DEADLINE_SECONDS) == -signal.SIGTERM
     assert program.returncode == 0
-    assert installation.processes() == []
+    assert used.processes() == []
 
 
-def test_a_second_one_on_the_same_data_is_refused(installation: Installation) -> None:
-    with installation.up() as first:
+def test_a_second_one_on_the_same_data_is_refused(used: Installation) -> None:
+    with used.up() as first:
         read_until(first, "Notify is running")
-        with installation.up() as second:
-            message = f"notify up already runs on {installation.data_dir} (process {first.pid})"
+        with used.up() as second:
+            message = f"notify up already runs on {used.data_dir} (process {first.pid})"
             assert message in refusal(second)
         assert first.poll() is None
 
@@ -364,11 +381,11 @@ def test_the_same_port_twice_is_refused(installation: Installation) -> None:
         assert "WS_PORT: " in refusal(program)
 
 
-def test_a_failed_migration_ends_the_start(installation: Installation) -> None:
-    installation.migration = python("migrate", "import sys; sys.exit(3)")
-    with installation.up() as program:
+def test_a_failed_migration_ends_the_start(used: Installation) -> None:
+    used.migration = python("migrate", "import sys; sys.exit(3)")
+    with used.up() as program:
         assert "migrate ended with status 3" in refusal(program)
-    assert installation.processes() == []
+    assert used.processes() == []
 
 
 def test_a_server_that_cannot_start_ends_the_start(installation: Installation) -> None:

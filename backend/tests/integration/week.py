@@ -307,7 +307,7 @@ def posts(draw: random.Random, to: Sequence[Person]) -> list[Post]:
     found: list[Post] = []
     for number in range(WEEK // SLOT):
         at = FROM + number * SLOT
-        receivers = [draw.choice(to) for _ in range(draw.randint(2, 10))]
+        receivers = [draw.choice(to) for _ in range(draw.randint(2, 6))]
         if draw.random() < 0.35:
             asleep = [one for one in to if one.is_quiet("task", at)]
             receivers += [draw.choice(draw.choice([to, asleep or to]))] * draw.randint(6, 18)

@@ -301,7 +301,7 @@ async def happened(settings: Settings) -> Week:
         settings: with the limits, and a database that nobody else uses.
     """
     draw = random.Random(2026)
-    persons = people(draw, 50)
+    persons = people(draw, 34)
     posted = posts(draw, persons)
     clock = Clock(FROM)
     push, email = PushSender(clock), EmailSender(clock)

@@ -32,7 +32,7 @@ def nights(draw: st.DrawFn) -> tuple[Schedule, str, datetime]:
     return draw(around | around | schedules), zone, now
 
 
-@settings(max_examples=300)  # few of them are where a clock change and a window meet
+@settings(max_examples=150)  # few of them are where a clock change and a window meet
 @given(nights())
 def test_it_is_quiet_when_the_clock_on_the_wall_says_so(
     night: tuple[Schedule, str, datetime],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from app.security.redact import JsonObject, mask_text, redact
 from tests.unit.test_redact import JWT, LETTERS, TOKENS
 
-same_every_time = settings(derandomize=True, database=None, max_examples=300, deadline=None)
+same_every_time = settings(derandomize=True, database=None, max_examples=100, deadline=None)
 
 ALL_TOKENS = [token for tokens in TOKENS.values() for token in tokens]
 PIECES = [

@@ -1,14 +1,11 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser } from "playwright-core";
+import { before, test } from "node:test";
 import { assertAccessible } from "../accessible.ts";
-import { launch, live, open, send, signIn, titled, URL_OF_PAGE, USERS } from "../page.ts";
+import { live, open, send, signIn, titled, URL_OF_PAGE, USERS } from "../page.ts";
 
 const user = USERS.ada;
-let browser: Browser;
 
 before(async () => {
-  browser = await launch();
   await send(user, "Something to look at", {
     actions: [
       { label: "Accept", action: "accept", primary: true },
@@ -16,11 +13,10 @@ before(async () => {
     ],
   });
 });
-after(() => browser.close());
 
 for (const colorScheme of ["light", "dark"] as const) {
   test(`axe finds nothing wrong in ${colorScheme}`, async () => {
-    const { page } = await open(browser, { colorScheme, reducedMotion: "reduce" });
+    const { page } = await open({ colorScheme });
     await page.goto(URL_OF_PAGE);
     await page.getByRole("button", { name: user.name }).waitFor();
     await assertAccessible(page);
@@ -34,7 +30,7 @@ for (const colorScheme of ["light", "dark"] as const) {
 }
 
 test("axe finds nothing wrong on a phone, with the form open", async () => {
-  const { page } = await open(browser, { viewport: { width: 390, height: 844 } });
+  const { page } = await open({ viewport: { width: 390, height: 844 } });
   await signIn(page, user);
   await page.getByRole("button", { name: "Send one" }).click();
   await page.getByRole("dialog", { name: "Send a notification" }).waitFor();
@@ -44,7 +40,7 @@ test("axe finds nothing wrong on a phone, with the form open", async () => {
 });
 
 test("axe finds nothing wrong with a failed change, the help and an empty view", async () => {
-  const { page } = await open(browser, { reducedMotion: "reduce" });
+  const { page } = await open();
   await signIn(page, user);
   await page.route("**/api/v1/notifications/**", (route) =>
     route.request().method() === "DELETE" ? route.abort() : route.continue(),
@@ -64,7 +60,7 @@ test("axe finds nothing wrong with a failed change, the help and an empty view",
 });
 
 test("the keyboard is enough to sign in and to send", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await page.goto(URL_OF_PAGE);
   await page.getByRole("button", { name: user.name }).waitFor();
   await page.keyboard.press("Tab");

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
 import {
-  launch,
   live,
+  MOVING,
   open,
   send,
   signIn,
@@ -16,12 +16,6 @@ import {
 } from "../page.ts";
 
 const user = USERS.ada;
-let browser: Browser;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser.close());
 
 async function press(page: Page, title: string, name: string): Promise<void> {
   await titled(page, title).hover();
@@ -36,7 +30,7 @@ const focused = (page: Page): Promise<string | null> =>
   page.evaluate(() => document.activeElement?.querySelector("h2")?.dataset["title"] ?? null);
 
 test("reading, unreading and deleting show in every window and last", async () => {
-  const [here, there] = await Promise.all([open(browser), open(browser)]);
+  const [here, there] = await Promise.all([open(MOVING), open(MOVING)]);
   await Promise.all([signIn(here.page, user), signIn(there.page, user)]);
   const count = await unreadCount(here.page);
   await send(user, "To be changed");
@@ -65,7 +59,7 @@ test("reading, unreading and deleting show in every window and last", async () =
 });
 
 test("a change that fails is taken back, says why, and can be tried again", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await signIn(page, user);
   await send(user, "Stays for now");
   await titled(page, "Stays for now").waitFor();
@@ -89,7 +83,7 @@ test("a change that fails is taken back, says why, and can be tried again", asyn
 });
 
 test("following a link marks as read, even where it leaves the page", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await signIn(page, user);
   await send(user, "Leads away", { action_url: "/healthz" });
   await titled(page, "Leads away").getByRole("link", { name: "Open" }).click();
@@ -100,7 +94,7 @@ test("following a link marks as read, even where it leaves the page", async () =
 });
 
 test("a notification can be answered, and says what came of it", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await signIn(page, user);
   const actions = [
     { label: "Accept", action: "accept", primary: true },
@@ -139,7 +133,7 @@ test("a notification can be answered, and says what came of it", async () => {
 
 test("what is unread can be shown alone and read all at once", async () => {
   const reader = USERS.emmy;
-  const { page, complaints } = await open(browser);
+  const { page, complaints } = await open();
   await signIn(page, reader);
   await send(reader, "Unread one");
   await send(reader, "Unread two");
@@ -163,7 +157,7 @@ test("what is unread can be shown alone and read all at once", async () => {
 });
 
 test("the keyboard is enough to go through the cards and to change them", async () => {
-  const { page } = await open(browser);
+  const { page } = await open(MOVING);
   await signIn(page, user);
   for (const title of ["Third card", "Second card", "First card"]) await send(user, title);
   await announced(page, /3 new notifications|First card/);
@@ -196,7 +190,7 @@ test("the keyboard is enough to go through the cards and to change them", async 
 });
 
 test("reading moves nothing by jumping", async () => {
-  const { page } = await open(browser, { viewport: { width: 390, height: 844 } });
+  const { page } = await open({ ...MOVING, viewport: { width: 390, height: 844 } });
   await signIn(page, user);
   await send(user, "A title whose length lets it wrap sooner or later as it gets bolder");
   const title = /^Unread: A title whose length/;

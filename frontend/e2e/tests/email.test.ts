@@ -1,18 +1,10 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Browser } from "playwright-core";
-import { launch, open, sendByForm, signIn, URL_OF_SANDBOX, USERS } from "../page.ts";
-
-let browser: Browser;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser.close());
+import { open, sendByForm, signIn, URL_OF_SANDBOX, USERS } from "../page.ts";
 
 test("what is emailed is in the sandbox's mailbox, which the page links to", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await signIn(page, USERS.ada);
 
   await sendByForm(page, { title: "Please read this by mail", email: true });

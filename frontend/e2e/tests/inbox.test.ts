@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
 import {
-  launch,
   live,
+  MOVING,
   open,
   send,
   sendByForm,
@@ -16,15 +16,9 @@ import {
 } from "../page.ts";
 
 const user = USERS.ada;
-let browser: Browser;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser.close());
 
 test("what is sent through the form appears with the count, in every window of the user", async () => {
-  const [first, second] = await Promise.all([open(browser), open(browser)]);
+  const [first, second] = await Promise.all([open(), open()]);
   await Promise.all([signIn(first.page, user), signIn(second.page, user)]);
   const count = await unreadCount(first.page);
 
@@ -43,7 +37,7 @@ test("what is sent through the form appears with the count, in every window of t
 });
 
 test("signing in lasts for the tab, and ends by signing out", async () => {
-  const { page, complaints } = await open(browser);
+  const { page, complaints } = await open();
   await signIn(page, user);
   await page.reload();
   await live(page);
@@ -55,7 +49,7 @@ test("signing in lasts for the tab, and ends by signing out", async () => {
 });
 
 test("a field the server refuses says so and is focused", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await signIn(page, user);
   await page.getByRole("textbox", { name: "Title" }).fill("");
   await page.getByRole("button", { name: "Send", exact: true }).click();
@@ -68,7 +62,7 @@ test("a field the server refuses says so and is focused", async () => {
 });
 
 test("older notifications come by the page, to the end and once each", async () => {
-  const { page, complaints } = await open(browser);
+  const { page, complaints } = await open();
   const reader = USERS.muhammad;
   for (let number = 1; number <= 23; number++) await send(reader, `Number ${number}`);
   await signIn(page, reader);
@@ -82,7 +76,7 @@ test("older notifications come by the page, to the end and once each", async () 
 });
 
 test("an arrival moves nothing by jumping and is announced", async () => {
-  const { page } = await open(browser);
+  const { page } = await open(MOVING);
   await signIn(page, user);
   await send(user, "Something to move");
   await titled(page, "Something to move").waitFor();
@@ -103,7 +97,7 @@ test("loading moves nothing by jumping", async () => {
     { width: 1280, height: 800 },
     { width: 390, height: 844 },
   ]) {
-    const { page } = await open(browser, { viewport });
+    const { page } = await open({ ...MOVING, viewport });
     await page.addInitScript(startObserving);
     await signIn(page, user);
     await page.reload();
@@ -114,7 +108,7 @@ test("loading moves nothing by jumping", async () => {
 });
 
 test("a failed page can be tried again", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   let fail = true;
   await page.route("**/api/v1/notifications?**", (route) =>
     fail ? route.fulfill({ status: 502, body: "Bad Gateway" }) : route.continue(),
@@ -132,7 +126,7 @@ test("a failed page can be tried again", async () => {
 });
 
 test("where there is no demo the page says who signs users in", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await page.route("**/demo/**", (route) => route.fulfill({ status: 404, json: {} }));
   await page.goto(URL_OF_PAGE);
   await page.getByText("Your own application signs people in").waitFor();

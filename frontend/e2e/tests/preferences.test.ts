@@ -1,16 +1,10 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, Locator, Page } from "playwright-core";
+import { test } from "node:test";
+import type { Locator, Page } from "playwright-core";
 import { assertAccessible } from "../accessible.ts";
-import { launch, live, open, signIn, URL_OF_PAGE, USERS, until } from "../page.ts";
+import { live, open, signIn, URL_OF_PAGE, USERS, until } from "../page.ts";
 
 const user = USERS.emmy;
-let browser: Browser;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser.close());
 
 /** Signs in on the page that emails link to. */
 async function openPreferences(page: Page): Promise<void> {
@@ -30,7 +24,7 @@ const ofAll = (page: Page, name: string) => page.getByRole("switch", { name, exa
 const focused = (page: Page) => page.evaluate("document.activeElement?.textContent");
 
 test("what is chosen holds after a reload, until it is reset", async () => {
-  const { page, complaints } = await open(browser);
+  const { page, complaints } = await open();
   await openPreferences(page);
   assert.equal(await chosen(howOften(type(page, "Billing"))), "As for all (daily)");
   await howOften(type(page, "Billing")).selectOption("Weekly digest");
@@ -49,7 +43,7 @@ test("what is chosen holds after a reload, until it is reset", async () => {
 });
 
 test("what is off for all cannot be turned on for a type", async () => {
-  const { page } = await open(browser, { colorScheme: "dark", reducedMotion: "reduce" });
+  const { page } = await open({ colorScheme: "dark" });
   await openPreferences(page);
   await ofAll(page, "Email").setChecked(false);
   const ofTasks = type(page, "Tasks").getByRole("switch", { name: "Email" });
@@ -65,7 +59,7 @@ test("what is off for all cannot be turned on for a type", async () => {
 });
 
 test("what cannot be saved is taken back, and the server's reason stands at its field", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await openPreferences(page);
   await page.route("**/preferences/global", (route) => route.abort());
   await ofAll(page, "Push").click();
@@ -87,7 +81,7 @@ test("what cannot be saved is taken back, and the server's reason stands at its 
 });
 
 test("the keyboard is enough, and history leads there and back", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await signIn(page, user);
   await page.getByRole("link", { name: "Preferences" }).focus();
   await page.keyboard.press("Enter");
@@ -124,7 +118,7 @@ test("the keyboard is enough, and history leads there and back", async () => {
 
 test("axe finds nothing wrong on a narrow phone, where all of it fits", async () => {
   const viewport = { width: 320, height: 640 };
-  const { page } = await open(browser, { reducedMotion: "reduce", viewport });
+  const { page } = await open({ viewport });
   await openPreferences(page);
   await page.getByRole("radio", { name: "The same on chosen days" }).check();
   await type(page, "Starting on").getByRole("checkbox", { name: "Sunday" }).click();

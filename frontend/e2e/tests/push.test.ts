@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, Locator, Page } from "playwright-core";
+import { test } from "node:test";
+import type { Locator, Page } from "playwright-core";
 import { assertAccessible } from "../accessible.ts";
 import {
-  launch,
   live,
   notify,
   SUPERVISOR,
@@ -18,20 +17,10 @@ import {
   waitForRead,
 } from "../page.ts";
 import { answerOf, openPushBrowser, type PushBrowser } from "../push-browser.ts";
-import { partOf } from "../stack.ts";
+import { isRunning, partOf } from "../stack.ts";
 
 /** What the browser of the tests is called in the list. */
 const CHROME = "Chrome on Linux";
-
-let browser: Browser;
-
-before(async () => {
-  browser = await launch();
-});
-after(async () => {
-  for (const user of [USERS.emmy, USERS.muhammad]) await forgetDevices(user);
-  await browser.close();
-});
 
 interface Device {
   id: string;
@@ -87,7 +76,7 @@ async function turnOn(page: Page): Promise<Locator> {
 /** A browser of `user` with push turned on, which is the only device. */
 async function openOn(name: string, user: User): Promise<PushBrowser> {
   await forgetDevices(user);
-  const opened = await openPushBrowser(browser, name);
+  const opened = await openPushBrowser(name);
   await opened.permit("granted");
   await signIn(opened.page, user);
   await turnOn(opened.page);
@@ -100,7 +89,7 @@ const device = (sheet: Locator, name: string) => sheet.getByRole("article", { na
 test("after an explanation and a click, pushes are shown, confirmed, and closed when read", async () => {
   const user = USERS.emmy;
   await forgetDevices(user);
-  const { page, permit, relay, waitForShown, complaints } = await openPushBrowser(browser, "whole");
+  const { page, permit, relay, waitForShown, complaints } = await openPushBrowser("whole");
   await permit("prompt");
   await signIn(page, user);
   const sheet = await openSheet(page);
@@ -133,7 +122,7 @@ test("the worker is served so that it can be updated, the manifest so that the p
   const worker = await fetch(`${URL_OF_PAGE}/sw.js`);
   assert.equal(worker.headers.get("cache-control"), "no-cache");
   assert.match(worker.headers.get("content-type") ?? "", /^text\/javascript/);
-  const { page } = await openPushBrowser(browser, "installing");
+  const { page } = await openPushBrowser("installing");
   await page.goto(URL_OF_PAGE);
   const link = await page.locator("link[rel=manifest]").getAttribute("href");
   const address = new URL(link ?? "", URL_OF_PAGE).href;
@@ -211,7 +200,7 @@ test("a click takes no page away: not to elsewhere, and not one that answers too
 
 test("the address in a push leads to the notification, though it is not on the first page", async () => {
   const user = USERS.muhammad;
-  const { page } = await openPushBrowser(browser, "address");
+  const { page } = await openPushBrowser("address");
   await forgetDevices(user);
   const id = await send(user, "Far down");
   for (let count = 0; count < 21; count++) await send(user, `Above ${count}`);
@@ -351,7 +340,10 @@ test("two tabs at once subscribe anew by themselves, once, when the key has rota
   const [before] = await devicesOf(user);
   await notify("vapid", "rotate");
   // The API keeps its keys for a while; a new process has the new one.
-  process.kill(partOf(SUPERVISOR, "api"), "SIGTERM");
+  const outgoing = partOf(SUPERVISOR, "api");
+  process.kill(outgoing, "SIGTERM");
+  // It still answers until it has ended.
+  await until("the API has ended", () => !isRunning(outgoing));
   const isRotated = async () => {
     const path = "/push/vapid-public-key";
     const offered = await call<{ key_id: string }>(user, "GET", path).catch(() => undefined);
@@ -364,7 +356,7 @@ test("two tabs at once subscribe anew by themselves, once, when the key has rota
     if (request.url().endsWith("/push/subscribe")) posts.push(request.postDataJSON());
   });
   const second = await page.context().newPage();
-  await Promise.all([page.reload(), signIn(second, user)]);
+  await Promise.all([page.reload().then(() => live(page)), signIn(second, user)]);
   await until("the device is another", async () => {
     const devices = await devicesOf(user);
     return devices.length === 1 && devices[0]?.key_id !== before?.key_id;
@@ -379,7 +371,7 @@ test("two tabs at once subscribe anew by themselves, once, when the key has rota
 });
 
 test("who has blocked notifications is told how to allow them", async () => {
-  const { page, permit } = await openPushBrowser(browser, "blocked");
+  const { page, permit } = await openPushBrowser("blocked");
   await permit("denied");
   await signIn(page, USERS.ada);
   const sheet = await openSheet(page);
@@ -402,9 +394,9 @@ for (const colorScheme of ["light", "dark"] as const) {
   test(`axe finds nothing wrong in ${colorScheme}, and the keyboard is enough`, async () => {
     const user = USERS.muhammad;
     await forgetDevices(user);
-    const options = { colorScheme, reducedMotion: "reduce", viewport: { width: 390, height: 844 } };
+    const options = { colorScheme, viewport: { width: 390, height: 844 } };
     const name = `keyboard-${colorScheme}`;
-    const { page, permit } = await openPushBrowser(browser, name, options as object);
+    const { page, permit } = await openPushBrowser(name, options as object);
     await permit("granted");
     await signIn(page, user);
     await page.getByRole("button", { name: "Push notifications, off" }).focus();

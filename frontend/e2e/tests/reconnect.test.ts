@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
 import {
-  launch,
   live,
   open,
   SUPERVISOR,
@@ -17,15 +16,9 @@ import {
 import { partOf } from "../stack.ts";
 
 const user = USERS.emmy;
-let browser: Browser;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser.close());
 
 test("a killed server shows, and what was sent meanwhile appears once", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   await signIn(page, user);
   const count = await unreadCount(page);
   // Its socket stays down until the notification is stored, so that it has something to miss.
@@ -51,7 +44,7 @@ test("a killed server shows, and what was sent meanwhile appears once", async ()
 });
 
 test("without a network the page says so, and catches up when it returns", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   const network = await switchable(page);
   await signIn(page, user);
   const count = await unreadCount(page);
@@ -67,7 +60,7 @@ test("without a network the page says so, and catches up when it returns", async
 });
 
 test("thirty that are sent while offline show once each, in order", async () => {
-  const { page } = await open(browser);
+  const { page } = await open();
   const network = await switchable(page);
   await signIn(page, user);
   const count = await unreadCount(page);

@@ -2,14 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 
 from app.api.dependencies import Context, InternalCaller
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.schemas.actions import ACTION_NAME
 from app.schemas.callback import ActionCallback, PutActionCallback
 
-router = APIRouter(
+router = v1_routes(
     prefix="/internal/action-callbacks", tags=["action callbacks"], route_class=JsonRoute
 )
 

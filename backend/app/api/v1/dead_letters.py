@@ -3,10 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from app.api.dependencies import Context, Operator
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.policy.kinds import Channel, Reason
 from app.schemas.delivery import (
     DeadLetterPage,
@@ -16,7 +17,7 @@ from app.schemas.delivery import (
 )
 from app.services.dead_letter_service import Filter
 
-router = APIRouter(prefix="/internal/dead-letters", tags=["operations"], route_class=JsonRoute)
+router = v1_routes(prefix="/internal/dead-letters", tags=["operations"], route_class=JsonRoute)
 
 
 @router.get("")

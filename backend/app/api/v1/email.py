@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import Path, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -13,6 +13,7 @@ from app.api.dependencies import Context
 from app.api.errors import ErrorAnswer
 from app.api.json_body import JsonRoute
 from app.api.mail_pages import accepted_words, closed_page, unsubscribe_page
+from app.api.routing import v1_routes
 from app.errors import ErrorDetail, NotFound, ValidationFailed
 from app.locales import phrases_of
 from app.security.sealed import NotSealed
@@ -57,7 +58,7 @@ MOST_FIELDS: Final = 20
 BOUNDARY: Final = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s";]{1,70}))', re.IGNORECASE)
 FIELD_NAME: Final = re.compile(rb';\s*name="?([A-Za-z_-]{1,100})', re.IGNORECASE)
 
-router = APIRouter(prefix="/email", tags=["email"], route_class=JsonRoute)
+router = v1_routes(prefix="/email", tags=["email"], route_class=JsonRoute)
 
 Token = Annotated[str, Path(description="From the link in the email.")]
 

@@ -2,16 +2,17 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import Context, InternalCaller
 from app.api.idempotency import IdempotencyKeyHeader, tell_if_repeated
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.schemas.delivery import CancelledNotification
 from app.schemas.notification import CreateNotification, SendAccepted
 from app.schemas.user import StoredUser, UpsertUser
 
-router = APIRouter(prefix="/internal", tags=["internal"], route_class=JsonRoute)
+router = v1_routes(prefix="/internal", tags=["internal"], route_class=JsonRoute)
 
 
 @router.post("/notifications/send", status_code=202)

@@ -1,7 +1,6 @@
 """All routes under /api/v1, in the order they are tried.
 
-Every router of routers costs each request a match of its own, so the application includes these
-one by one; static paths come before those with parameters, and creates first of all.
+Static paths come before those with parameters, and creates first of all.
 """
 
 from app.api.v1 import action_callbacks, dead_letters, email, internal, webhooks
@@ -16,7 +15,6 @@ from app.api.v1.notifications import (
     templates,
 )
 
-PREFIX = "/api/v1"
 ROUTERS = (
     create.router,
     bulk.router,

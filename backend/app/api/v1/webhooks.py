@@ -2,13 +2,14 @@
 
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.dependencies import WEBHOOK, Context
 from app.api.json_body import JsonRoute, MalformedBody, parse
+from app.api.routing import v1_routes
 from app.errors import ErrorDetail, ValidationFailed
 from app.schemas.webhook import ResendEvent, WebhookAnswer
 
@@ -20,7 +21,7 @@ DOCUMENTED: Final[dict[str, Any]] = {
     },
 }
 
-router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=JsonRoute)
+router = v1_routes(prefix="/webhooks", tags=["webhooks"], route_class=JsonRoute)
 
 
 @router.post("/resend", openapi_extra=DOCUMENTED)

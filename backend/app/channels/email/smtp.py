@@ -99,7 +99,7 @@ class SmtpProvider:
         self._port = url.port or (465 if self._is_encrypted else 587)
         self._user = unquote(url.username) if url.username else None
         self._password = unquote(url.password or "")
-        self._tls = tls or public_authorities()
+        self._tls = tls or public_authorities(None)
         self._from_name = settings.resend_from_name
         self._from_address = one_line(settings.resend_from_email)
         self._seconds = settings.provider_timeout_seconds

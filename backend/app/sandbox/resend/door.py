@@ -46,7 +46,7 @@ class ResendDoor:
         if sends:
             self._mailbox.count_request(key)
         limit = self._faults.requests_per_second("resend") or REQUESTS_PER_SECOND
-        remaining = limit - self._window.count()
+        remaining = limit - self._window.count(self._faults.generation)
         send = _with_rate(send, limit, max(0, remaining))
         if not _has_api_key(headers):
             await ResendError(401).response()(scope, receive, send)
@@ -76,14 +76,14 @@ class ResendDoor:
 
 class _OneSecond:
     def __init__(self) -> None:
-        self._second = 0
+        self._window = (0, 0)
         self._requests = 0
 
-    def count(self) -> int:
-        """How many requests this second has had, this one included."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._requests = second, 0
+    def count(self, generation: int) -> int:
+        """How many requests this second has had under these rules, this one included."""
+        window = (generation, int(time.monotonic()))
+        if window != self._window:
+            self._window, self._requests = window, 0
         self._requests += 1
         return self._requests
 

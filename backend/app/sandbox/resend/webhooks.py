@@ -25,6 +25,7 @@ import orjson
 from app.sandbox.faults import DelayFault, DuplicateFault, Faults, LoseFault
 from app.sandbox.mailbox import Clock, Mail, bare_address
 from app.sandbox.resend.events import EventType, event_body, fates
+from app.security.authorities import public_authorities
 
 # Svix goes on for more than a day, which nobody at a sandbox waits for.
 PAUSES = (1.0, 5.0, 30.0, 120.0)
@@ -186,7 +187,9 @@ class Webhooks:
             return
         free = asyncio.Semaphore(MAX_AT_ONCE)
         async with (
-            httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client,
+            httpx.AsyncClient(
+                verify=public_authorities(), timeout=ANSWER_SECONDS, trust_env=False
+            ) as client,
             asyncio.TaskGroup() as posting,
         ):
             while True:

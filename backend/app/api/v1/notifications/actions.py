@@ -3,14 +3,15 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 
 from app.api.dependencies import Context, CurrentUser
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.schemas.actions import ACTION_NAME
 from app.schemas.callback import ClickedAction
 
-router = APIRouter(prefix="/notifications", tags=["actions"], route_class=JsonRoute)
+router = v1_routes(prefix="/notifications", tags=["actions"], route_class=JsonRoute)
 
 # A name, or the place of a button among the notification's actions.
 NAME_OR_INDEX = rf"{ACTION_NAME}|^[0-9]{{1,4}}$"

@@ -2,15 +2,16 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import Context, ServiceOrOperator
 from app.api.idempotency import IdempotencyKeyHeader, tell_if_repeated
 from app.api.limit_headers import LimitedRoute
+from app.api.routing import v1_routes
 from app.errors import Forbidden
 from app.schemas.notification import BatchAccepted, BatchStatus, CreateBatch
 
-router = APIRouter(prefix="/notifications/bulk", tags=["create"], route_class=LimitedRoute)
+router = v1_routes(prefix="/notifications/bulk", tags=["create"], route_class=LimitedRoute)
 
 
 @router.post("", status_code=202)

@@ -1,14 +1,15 @@
 """Services post notifications here (REQ-003; requirements 5.1)."""
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from app.api.dependencies import CallingService, Context
 from app.api.idempotency import IdempotencyKeyHeader, tell_if_repeated
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.pipeline.receipt import Receipt
 from app.schemas.notification import CreateNotification, NotificationAccepted
 
-router = APIRouter(prefix="/notifications", tags=["create"], route_class=JsonRoute)
+router = v1_routes(prefix="/notifications", tags=["create"], route_class=JsonRoute)
 
 
 @router.post("", status_code=202)

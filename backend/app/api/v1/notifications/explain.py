@@ -2,14 +2,13 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
-
 from app.api.dependencies import Context, CurrentUser, InternalCaller, UserOrOperator
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.schemas.explain import Explanation, PreviewPreferences, Trace
 from app.schemas.notification import CreateNotification
 
-router = APIRouter(tags=["explaining"], route_class=JsonRoute)
+router = v1_routes(tags=["explaining"], route_class=JsonRoute)
 
 
 @router.post("/internal/notifications/explain")

@@ -4,10 +4,11 @@ from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 
 from app.api.dependencies import Context, CurrentUser
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.policy.kinds import NotificationType, Priority, Sort
 from app.schemas.notification import (
     AllReadUpdated,
@@ -21,7 +22,7 @@ from app.schemas.notification import (
 )
 from app.services.inbox_service import GoneItem, InboxFilter, ListedItem
 
-router = APIRouter(prefix="/notifications", tags=["inbox"], route_class=JsonRoute)
+router = v1_routes(prefix="/notifications", tags=["inbox"], route_class=JsonRoute)
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Items per page.")]
 Cursor = Annotated[

@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import Depends, Path
 
 from app.api.dependencies import Context, CurrentUser
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.errors import NotFound
 from app.policy.kinds import NotificationType
 from app.schemas.preferences import (
@@ -17,7 +18,7 @@ from app.schemas.preferences import (
 )
 from app.schemas.settings import UpdateSettings, UserSettings
 
-router = APIRouter(prefix="/notifications", tags=["preferences"], route_class=JsonRoute)
+router = v1_routes(prefix="/notifications", tags=["preferences"], route_class=JsonRoute)
 
 TypeName = Annotated[
     str, Path(json_schema_extra={"enum": [kind.value for kind in NotificationType]})

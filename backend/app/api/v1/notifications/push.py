@@ -2,10 +2,9 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
-
 from app.api.dependencies import Context, CurrentUser
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.api.v1.notifications.create import accepted
 from app.schemas.notification import NotificationAccepted
 from app.schemas.push import (
@@ -18,7 +17,7 @@ from app.schemas.push import (
 )
 from app.services.receipt_service import PushEvent
 
-router = APIRouter(prefix="/notifications/push", tags=["push"], route_class=JsonRoute)
+router = v1_routes(prefix="/notifications/push", tags=["push"], route_class=JsonRoute)
 
 
 @router.get("/vapid-public-key")

@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
 from app.api.dependencies import Context, Operator
 from app.api.json_body import JsonRoute
+from app.api.routing import v1_routes
 from app.policy.kinds import NotificationType
 from app.schemas.template import (
     TEMPLATE_NAME,
@@ -20,7 +21,7 @@ from app.schemas.template import (
 )
 from app.services.template_service import Filter
 
-router = APIRouter(prefix="/notifications/templates", tags=["templates"], route_class=JsonRoute)
+router = v1_routes(prefix="/notifications/templates", tags=["templates"], route_class=JsonRoute)
 
 Name = Annotated[
     str, Path(pattern=TEMPLATE_NAME, description="The template's name.", examples=["task_assigned"])

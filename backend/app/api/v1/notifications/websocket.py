@@ -2,16 +2,17 @@
 
 from uuid import uuid4
 
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import FastAPI, WebSocket
 from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from app.api.routing import PREFIX, v1_routes
 from app.errors import NotFound
 from app.realtime.gateway import Gateway
 
-SOCKET_PATH = "/api/v1/notifications/ws"
+SOCKET_PATH = f"{PREFIX}/notifications/ws"
 
-router = APIRouter(prefix="/notifications")
+router = v1_routes(prefix="/notifications")
 
 
 @router.websocket("/ws")
