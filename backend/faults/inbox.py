@@ -147,8 +147,8 @@ async def stalled(
 
 
 async def reads_while_flushed(trial: Trial) -> None:
-    async with trial.reader.reading(), trial.caller.creating(200, seconds=6):
-        for _ in range(15):
+    async with trial.reader.reading(), trial.caller.creating(300, seconds=10):
+        for _ in range(20):
             await asyncio.sleep(trial.random.uniform(0.1, 0.5))
             await trial.lab.flush()
     assert trial.reader.answered, "nothing was read"
@@ -240,7 +240,7 @@ SCENARIOS = (
     ),
     Scenario(
         "reads-flushed",
-        "FLUSHALL 15 times while users read, unread and delete",
+        "FLUSHALL twenty times while users read, unread and delete",
         reads_while_flushed,
         may_die=frozenset({"read_elsewhere"}),
     ),

@@ -15,7 +15,7 @@ import httpx
 from faults.caller import PATIENCE, TEMPORARY
 from tests.http_client import client_of
 
-PAUSE = 0.05  # seconds between two changes
+PAUSE = 0.02  # seconds between two changes
 
 
 class State(StrEnum):

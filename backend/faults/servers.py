@@ -12,7 +12,7 @@ CHUNK = b"\0" * 65_536
 
 
 async def valkey_killed(trial: Trial) -> None:
-    async with trial.caller.creating(200, seconds=7):
+    async with trial.caller.creating(300, seconds=10):
         for _ in range(3):
             await asyncio.sleep(trial.random.uniform(0.5, 2))
             await trial.lab.stack.kill(VALKEY)

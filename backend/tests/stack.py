@@ -86,6 +86,17 @@ class Stack:
         answer.raise_for_status()
         return user_id
 
+    async def send(self, user_id: UUID, **fields: Any) -> UUID:
+        """Create a notification as an internal service; returns its id.
+
+        Args:
+            fields: of the call, in place of what is sent else or beside it.
+        """
+        body = {"user_id": str(user_id), "type": "task", "title": "Done", "body": "It is"}
+        answer = await self.api.post("/api/v1/internal/notifications/send", json=body | fields)
+        assert answer.status_code == 202, answer.text
+        return UUID(answer.json()["notification_id"])
+
     def user_token(self, user_id: UUID) -> str:
         """Access token of a user."""
         return issue_token(

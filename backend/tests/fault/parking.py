@@ -36,12 +36,7 @@ class Parking:
         """Notifications that wait for digests of these slots."""
         parked: list[UUID] = []
         for slot in slots:
-            answer = await self.lab.stack.api.post(
-                "/api/v1/internal/notifications/send",
-                json={"user_id": str(self.user), "type": "task", "title": "Done", "body": "It is"},
-            )
-            answer.raise_for_status()
-            parked.append(UUID(answer.json()["notification_id"]))
+            parked.append(await self.lab.stack.send(self.user))
             async with self.lab.sql() as connection:
                 await connection.execute(PASS, {"id": parked[-1], "slot": slot})
         return parked

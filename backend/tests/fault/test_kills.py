@@ -96,17 +96,9 @@ async def test_a_click_survives_the_death_of_those_who_post_it(mended: Lab) -> N
         )
         put.raise_for_status()
         user = await stack.add_user()
-        created = await stack.api.post(
-            "/api/v1/internal/notifications/send",
-            json={
-                "user_id": str(user),
-                "type": "task",
-                "title": "Accept?",
-                "body": "Please",
-                "data": {"actions": [{"label": "Accept", "action": "accept"}]},
-            },
-        )
-        path = f"/api/v1/notifications/{created.json()['notification_id']}/actions/accept"
+        actions = [{"label": "Accept", "action": "accept"}]
+        asked = await stack.send(user, title="Accept?", data={"actions": actions})
+        path = f"/api/v1/notifications/{asked}/actions/accept"
         headers = {"Authorization": f"Bearer {stack.user_token(user)}"}
 
         first = asyncio.create_task(click(stack, path, headers))

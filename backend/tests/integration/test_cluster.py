@@ -309,13 +309,13 @@ class TestFailover:
             Session(port, user_id, token) for port in (stack.ws_port, stack.settings.api_port)
         ]
         async with sessions[0].listening(), sessions[1].listening():
-            created = [await create(stack, user_id) for _ in range(10)]
+            created = [await stack.send(user_id, send_email=True) for _ in range(10)]
             victim.kill()
             created += [
                 notification_id
                 for _ in range(20)
                 for notification_id in await asyncio.gather(
-                    *(create(stack, user_id) for _ in range(5))
+                    *(stack.send(user_id, send_email=True) for _ in range(5))
                 )
             ]
 
@@ -323,7 +323,7 @@ class TestFailover:
                 return await cluster.owner(channel_of(user_id)) is not victim
 
             await until(has_heir)
-            created += [await create(stack, user_id) for _ in range(10)]
+            created += [await stack.send(user_id, send_email=True) for _ in range(10)]
 
             async def told_all() -> bool:
                 return all(session.shown.keys() >= set(created) for session in sessions)
@@ -334,21 +334,6 @@ class TestFailover:
         for session in sessions:
             assert session.problems == []
             assert session.shown == Counter(created)
-
-
-async def create(stack: Stack, user_id: UUID) -> UUID:
-    answer = await stack.api.post(
-        "/api/v1/internal/notifications/send",
-        json={
-            "user_id": str(user_id),
-            "type": "task",
-            "title": "Number",
-            "body": "While a master dies",
-            "send_email": True,
-        },
-    )
-    assert answer.status_code == 202, answer.text
-    return UUID(answer.json()["notification_id"])
 
 
 async def mailed(stack: Stack, created: Sequence[UUID]) -> bool:

@@ -28,7 +28,7 @@ from app.embedded.program import LOG_LIMIT_BYTES, Account, Program, run, spawn, 
 from app.embedded.valkey import EmbeddedValkey
 from app.load_settings import embedded_passwords, load_settings
 from tests.ports import free_ports
-from tests.stack import copy_data, initialise
+from tests.stack import copy_data
 
 BACKEND = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60
@@ -133,14 +133,6 @@ def first_line(program: subprocess.Popen[str]) -> str:
     line = program.stdout.readline().strip()
     assert line, "the program ended before its servers ran"
     return line
-
-
-@pytest.fixture(scope="module")
-def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory on which the servers have run."""
-    path = tmp_path_factory.mktemp("initialised")
-    initialise(path)
-    return path
 
 
 @pytest.fixture

@@ -230,15 +230,10 @@ async def drive(stack: Stack) -> None:
     titles = {user: {f"{user} {number}" for number in range(5)} for user in users}
 
     async def create(user: UUID) -> list[str]:
-        ids: list[str] = []
-        for title in sorted(titles[user]):
-            body = {"user_id": str(user), "type": "task", "title": title, "body": "Through a pool"}
-            answer = await stack.api.post(
-                "/api/v1/internal/notifications/send", json={**body, "send_email": True}
-            )
-            assert answer.status_code == 202, answer.text
-            ids.append(answer.json()["notification_id"])
-        return ids
+        return [
+            str(await stack.send(user, title=title, send_email=True))
+            for title in sorted(titles[user])
+        ]
 
     async def titles_of(user: UUID) -> set[str]:
         listed = await stack.api.get("/api/v1/notifications", headers=bearer(stack, user))

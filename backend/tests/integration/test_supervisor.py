@@ -19,7 +19,7 @@ from app.embedded.program import Program, StopSequence
 from app.load_settings import load_settings
 from app.supervisor import Supervisor, parts_for
 from tests.ports import free_ports
-from tests.stack import copy_data, initialise
+from tests.stack import copy_data
 
 BACKEND = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60
@@ -277,14 +277,6 @@ def accepts(url: str) -> bool:
 @pytest.fixture
 def installation(tmp_path: Path) -> Installation:
     return Installation(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory on which the servers have run."""
-    path = tmp_path_factory.mktemp("initialised")
-    initialise(path)
-    return path
 
 
 @pytest.fixture

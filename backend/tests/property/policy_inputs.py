@@ -30,10 +30,16 @@ FIRST, LAST = datetime(2025, 1, 1, tzinfo=UTC), datetime(2027, 12, 31, tzinfo=UT
 
 @cache
 def clock_changes(zone: str) -> list[datetime]:
-    """When a zone's clocks change, found by looking at them every hour."""
-    timezone, found, instant = ZoneInfo(zone), list[datetime](), FIRST
-    while instant < LAST:
-        later = instant + timedelta(hours=1)
+    """When a zone's clocks change, found by looking at them every day, then every hour."""
+    days = _changes(zone, FIRST, LAST, DAY)
+    return [at for day in days for at in _changes(zone, day - DAY, day, timedelta(hours=1))]
+
+
+def _changes(zone: str, first: datetime, last: datetime, step: timedelta) -> list[datetime]:
+    """The instants, a step apart, at which the offset is another than a step before."""
+    timezone, found, instant = ZoneInfo(zone), list[datetime](), first
+    while instant < last:
+        later = instant + step
         if instant.astimezone(timezone).utcoffset() != later.astimezone(timezone).utcoffset():
             found.append(later)
         instant = later

@@ -7,6 +7,7 @@ policy's module nor the one that runs it may be imported so, by whatever means.
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import app
@@ -15,15 +16,13 @@ APP = Path(app.__file__).parent
 POLICY, RUNNER = "app.policy.routing", "app.pipeline.decide"
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the application by its name."""
     return {
         ".".join(("app", *path.relative_to(APP).with_suffix("").parts)): ast.parse(path.read_text())
         for path in sorted(APP.rglob("*.py"))
     }
-
-
-MODULES = modules()
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -42,7 +41,7 @@ def importers(name: str) -> dict[str, str]:
     """Modules that import something, each with what they call it."""
     return {
         module: called
-        for module, tree in MODULES.items()
+        for module, tree in modules().items()
         for found, called in imported(tree)
         if found == name
     }
@@ -66,7 +65,7 @@ def attribute_calls(attribute: str) -> list[tuple[str, str]]:
     """Modules and functions that call something's attribute of this name."""
     return [
         (module, function.name)
-        for module, tree in MODULES.items()
+        for module, tree in modules().items()
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
@@ -81,7 +80,7 @@ def test_nobody_imports_them_in_a_way_that_hides_what_is_used() -> None:
         assert importers(module) == {}
         assert importers(f"{module}.*") == {}
     dynamic = {"importlib", "importlib.import_module", "pkgutil", "runpy", "sys.modules"}
-    for module, tree in MODULES.items():
+    for module, tree in modules().items():
         assert not dynamic & {found for found, _ in imported(tree)}, module
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert not names & {"__import__", "eval", "exec"}, module
@@ -89,8 +88,8 @@ def test_nobody_imports_them_in_a_way_that_hides_what_is_used() -> None:
 
 def test_the_policy_is_run_in_one_place() -> None:
     assert importers(f"{POLICY}.decide") == {RUNNER: "decide"}
-    assert calls_of("decide", MODULES[RUNNER]) == ["run_policy"]
-    assert calls_of("decide", MODULES[POLICY]) == []
+    assert calls_of("decide", modules()[RUNNER]) == ["run_policy"]
+    assert calls_of("decide", modules()[POLICY]) == []
     assert importers(f"{RUNNER}.decide") == {}
     private = [f"{POLICY}._decide", f"{POLICY}._digest", f"{POLICY}._reason_to_skip"]
     assert [importers(name) for name in private] == [{}, {}, {}]
@@ -103,10 +102,10 @@ def test_creating_claiming_and_explaining_all_run_it() -> None:
         "app.pipeline.reconsider": "run_policy",
         "app.pipeline.summary": "run_policy",
     }
-    assert calls_of("run_policy", MODULES["app.pipeline.reconsider"]) == ["_decided", "_limited"]
-    assert calls_of("run_policy", MODULES["app.pipeline.gather"]) == ["_run"]
-    assert calls_of("run_policy", MODULES["app.pipeline.summary"]) == ["_may_go"]
-    assert calls_of("run_policy", MODULES[RUNNER]) == ["decide"]  # Target's
+    assert calls_of("run_policy", modules()["app.pipeline.reconsider"]) == ["_decided", "_limited"]
+    assert calls_of("run_policy", modules()["app.pipeline.gather"]) == ["_run"]
+    assert calls_of("run_policy", modules()["app.pipeline.summary"]) == ["_may_go"]
+    assert calls_of("run_policy", modules()[RUNNER]) == ["decide"]  # Target's
     assert sorted(attribute_calls("decide")) == [
         ("app.pipeline.enqueue", "prepare"),
         ("app.services.explain_service", "explain"),
