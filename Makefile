@@ -1,8 +1,7 @@
 # Everything a fresh machine needs is Python 3.11, make and git; the rest is installed here.
 PYTHON ?= python3
 BIN    := .venv/bin
-# More than there are cores: the tests that kill and restart programs mostly wait.
-WORKERS := 3
+WORKERS := 2
 # By modules, which share what is dear to start; the longest first (tests/conftest.py).
 PYTEST := ../$(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 NPM    := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend
@@ -11,7 +10,7 @@ NPM    := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-backend test-frontend test-e2e search coverage check format contracts lock bench fault clean
+.PHONY: help run test test-backend test-fault test-frontend test-e2e search coverage check format contracts lock bench fault clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,7 +52,7 @@ run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded
 
 test: .venv/.runtime ## install what the tests need and run all of them
 	scripts/install --ask chromium pgbouncer
-	scripts/at-once "$(MAKE) test-backend" "$(MAKE) test-frontend test-e2e"
+	scripts/at-once "$(MAKE) test-backend" "$(MAKE) test-frontend test-e2e test-fault"
 
 # All test processes need the same bytecode at their start: one makes it for them.
 .venv/.compiled: .venv/.dev
@@ -62,7 +61,11 @@ test: .venv/.runtime ## install what the tests need and run all of them
 
 test-backend: .venv/.compiled
 	scripts/install pgbouncer pgbouncer
-	cd backend && $(PYTEST) -n $(WORKERS) $(ARGS)
+	cd backend && $(PYTEST) -n $(WORKERS) --ignore tests/fault $(ARGS)
+
+# These mostly wait for what they killed, so they go beside the others with a process of their own.
+test-fault: .venv/.compiled
+	cd backend && ../$(BIN)/python -m pytest tests/fault $(ARGS)
 
 # Tracing doubles the processor time of the tests, so it has a command of its own.
 coverage: .venv/.dev ## run the backend's tests and show which lines none of them reaches
