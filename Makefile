@@ -1,7 +1,8 @@
 # Everything a fresh machine needs is Python 3.11, make and git; the rest is installed here.
 PYTHON ?= python3
 BIN    := .venv/bin
-WORKERS := 2
+# More than there are cores: many tests wait for processes other than their own.
+WORKERS := 3
 # By modules, which share what is dear to start; the longest first (tests/conftest.py).
 PYTEST := ../$(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 NPM    := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend
