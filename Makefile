@@ -52,7 +52,7 @@ run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded
 	@exec $(BIN)/notify up
 
 test: .venv/.runtime ## install what the tests need and run all of them
-	scripts/install --ask chromium pgbouncer
+	scripts/ask-sudo chromium pgbouncer
 	scripts/at-once "$(MAKE) test-backend" "$(MAKE) test-frontend test-e2e test-fault"
 
 # All test processes need the same bytecode at their start: one makes it for them.

@@ -8,7 +8,6 @@ import orjson
 from faults.trial import Scenario, Trial
 
 API, WORKER = "notify api", "notify worker"
-UNANSWERED = 5  # requests a second go to a provider that has not said how many it takes
 
 
 async def api_before_commit(trial: Trial) -> None:
@@ -56,7 +55,7 @@ async def worker_mid_send(trial: Trial) -> None:
     """The provider has the requests and has not answered; afterwards nobody calls."""
     await trial.lab.fail_provider({"kind": "hang", "seconds": 60})
     await trial.caller.create_many(100)
-    await trial.arrived(UNANSWERED)
+    await trial.arrived(20)
     await trial.lab.stack.kill(WORKER)
     await trial.lab.mend()
 

@@ -155,7 +155,7 @@ async def test_a_bulk_call_survives_workers_killed_half_way(mended: Lab) -> None
     answer = await stack.api.post(BULK, json=wanted)
     assert answer.status_code == 202, answer.text
     batch_id: str = answer.json()["batch_id"]
-    for _ in range(2):
+    for _ in range(3):
         await kill_while_it_writes(mended, batch_id)
         created = (await status(stack, batch_id))["created"]
         async with asyncio.timeout(PATIENCE):

@@ -309,7 +309,7 @@ class TestFailover:
             Session(port, user_id, token) for port in (stack.ws_port, stack.settings.api_port)
         ]
         async with sessions[0].listening(), sessions[1].listening():
-            created = [await stack.send(user_id, send_email=True) for _ in range(10)]
+            created = [await stack.send(user_id, send_email=True) for _ in range(20)]
             victim.kill()
             created += [
                 notification_id
@@ -323,7 +323,7 @@ class TestFailover:
                 return await cluster.owner(channel_of(user_id)) is not victim
 
             await until(has_heir)
-            created += [await stack.send(user_id, send_email=True) for _ in range(10)]
+            created += [await stack.send(user_id, send_email=True) for _ in range(20)]
 
             async def told_all() -> bool:
                 return all(session.shown.keys() >= set(created) for session in sessions)

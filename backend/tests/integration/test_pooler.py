@@ -38,7 +38,7 @@ POOL_SIZE = 4
 """Connections to PostgreSQL for each login; the programs would open dozens."""
 
 PATIENCE = 60
-CROWD, LISTED = 400, 60
+CROWD, LISTED = 1_000, 100
 
 
 @dataclass(frozen=True)
