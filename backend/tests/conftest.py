@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -112,23 +112,31 @@ def server_settings() -> Generator[Settings]:
 
 
 @pytest.fixture(scope="session")
-def clone_database(server_settings: Settings) -> Generator[Callable[[], Settings]]:
-    """Makes settings with a database of their own, migrated and empty."""
+def as_owner(server_settings: Settings) -> Generator[Callable[[str], None]]:
+    """Runs a statement as the servers' owner, outside any test's database."""
+    connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- untyped
+    assert server_settings.database_owner_url is not None
     with asyncio.Runner() as runner:
-        connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- untyped
-        assert server_settings.database_owner_url is not None
-        owner = runner.run(connect(server_settings.database_owner_url.get_secret_value()))
-        runner.run(owner.execute(f'CREATE DATABASE "{TEMPLATE}"'))
-        migrate(_on_database(server_settings, TEMPLATE))
+        connection = runner.run(connect(server_settings.database_owner_url.get_secret_value()))
+        yield lambda statement: runner.run(connection.execute(statement))
+        runner.run(connection.close())
 
-        def clone() -> Settings:
-            name = f"test_{uuid4().hex}"
-            copy = f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY FILE_COPY'
-            runner.run(owner.execute(copy))  # without fsync faster than through the log
-            return _on_database(server_settings, name)
 
-        yield clone
-        runner.run(owner.close())
+@pytest.fixture(scope="session")
+def clone_database(
+    server_settings: Settings, as_owner: Callable[[str], None]
+) -> Callable[[], Settings]:
+    """Makes settings with a database of their own, migrated and empty."""
+    as_owner(f'CREATE DATABASE "{TEMPLATE}"')
+    migrate(_on_database(server_settings, TEMPLATE))
+
+    def clone() -> Settings:
+        name = f"test_{uuid4().hex}"
+        # Without fsync faster than through the log.
+        as_owner(f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY FILE_COPY')
+        return _on_database(server_settings, name)
+
+    return clone
 
 
 @pytest.fixture(scope="session")
@@ -138,9 +146,17 @@ def settings(clone_database: Callable[[], Settings]) -> Settings:
 
 
 @pytest.fixture
-def fresh_settings(clone_database: Callable[[], Settings]) -> Settings:
-    """Settings with a database that nobody else uses."""
-    return clone_database()
+def fresh_settings(
+    clone_database: Callable[[], Settings], as_owner: Callable[[str], None]
+) -> Generator[Settings]:
+    """Settings with a database that nobody else uses; it goes with the test, for the more there
+    are the longer it takes to make one."""
+    settings = clone_database()
+    yield settings
+    assert settings.database_url is not None
+    name = make_url(settings.database_url.get_secret_value()).database
+    with suppress(asyncpg.InsufficientPrivilegeError):  # a connection is not yet, or never, closed
+        as_owner(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from app.config import Settings
@@ -82,15 +83,16 @@ CHANGED_COLUMNS = sorted(
 )
 
 Connection = Any  # asyncpg has no types
-connect: Any = asyncpg.connect  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+Pool = Any
+create_pool: Any = asyncpg.create_pool  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 @dataclass(frozen=True)
 class Seeded:
     """A database in which every table has a row of Ada and one of Eve."""
 
-    app_url: str
-    owner_url: str
+    app: Pool
+    owner: Pool
     ada: UUID
     eve: UUID
     eves_notification: UUID
@@ -143,41 +145,37 @@ def seed_statements(user: UUID, notification: UUID) -> list[str]:
     ]
 
 
+def one_connection(url: SecretStr | None) -> Pool:
+    assert url is not None
+    return create_pool(url.get_secret_value(), min_size=1, max_size=1)
+
+
 @pytest.fixture(scope="module")
-async def seeded(settings: Settings) -> Seeded:
-    assert settings.database_url is not None
-    assert settings.database_owner_url is not None
-    found = Seeded(
-        settings.database_url.get_secret_value(),
-        settings.database_owner_url.get_secret_value(),
-        uuid4(),
-        uuid4(),
-        uuid4(),
-    )
-    async with session(found.app_url, "service_role") as connection:
-        for user, notification in ((found.ada, uuid4()), (found.eve, found.eves_notification)):
-            for statement in seed_statements(user, notification):
-                await connection.execute(statement)
-    return found
+async def seeded(settings: Settings) -> AsyncGenerator[Seeded]:
+    async with (
+        one_connection(settings.database_url) as app,
+        one_connection(settings.database_owner_url) as owner,
+    ):
+        found = Seeded(app, owner, uuid4(), uuid4(), uuid4())
+        async with session(app, "service_role") as connection:
+            for user, notification in ((found.ada, uuid4()), (found.eve, found.eves_notification)):
+                for statement in seed_statements(user, notification):
+                    await connection.execute(statement)
+        yield found
 
 
 @asynccontextmanager
 async def session(
-    url: str, role: str | None = None, claims: str | None = None
+    pool: Pool, role: str | None = None, claims: str | None = None
 ) -> AsyncGenerator[Connection]:
-    """A transaction as the role, with the claims, as the API and PostgREST open one."""
-    connection: Connection = await connect(url)
-    try:
-        async with connection.transaction():
-            if claims is not None:
-                await connection.execute(
-                    "SELECT set_config('request.jwt.claims', $1, true)", claims
-                )
-            if role is not None:
-                await connection.execute("SELECT set_config('role', $1, true)", role)
-            yield connection
-    finally:
-        await connection.close()
+    """A transaction as the role, with the claims, as the API and PostgREST open one: on a
+    connection that others used before."""
+    async with pool.acquire() as connection, connection.transaction():
+        if claims is not None:
+            await connection.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
+        if role is not None:
+            await connection.execute("SELECT set_config('role', $1, true)", role)
+        yield connection
 
 
 def claims_of(user: UUID) -> str:
@@ -210,7 +208,7 @@ def changes(table: str) -> dict[str, str]:
 
 
 async def test_every_table_is_covered_and_forces_row_security(seeded: Seeded) -> None:
-    async with session(seeded.owner_url) as connection:
+    async with session(seeded.owner) as connection:
         rows = await connection.fetch(
             "SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class"
             " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
@@ -222,7 +220,7 @@ async def test_every_table_is_covered_and_forces_row_security(seeded: Seeded) ->
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_the_login_role_by_itself_may_do_nothing(seeded: Seeded, table: str) -> None:
-    async with session(seeded.app_url, claims=claims_of(seeded.ada)) as connection:
+    async with session(seeded.app, claims=claims_of(seeded.ada)) as connection:
         assert await attempt(connection, f"SELECT * FROM {table}") == "denied"
         for operation, statement in changes(table).items():
             assert await attempt(connection, statement) == "denied", operation
@@ -230,7 +228,7 @@ async def test_the_login_role_by_itself_may_do_nothing(seeded: Seeded, table: st
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_the_owner_sees_and_changes_no_row(seeded: Seeded, table: str) -> None:
-    async with session(seeded.owner_url, claims=claims_of(seeded.ada)) as connection:
+    async with session(seeded.owner, claims=claims_of(seeded.ada)) as connection:
         assert await attempt(connection, f"SELECT * FROM {table}") == []
         assert await attempt(connection, changes(table)["update"]) == []
         assert await attempt(connection, changes(table)["delete"]) == []
@@ -238,7 +236,7 @@ async def test_the_owner_sees_and_changes_no_row(seeded: Seeded, table: str) -> 
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_the_service_sees_all(seeded: Seeded, table: str) -> None:
-    async with session(seeded.app_url, "service_role") as connection:
+    async with session(seeded.app, "service_role") as connection:
         rows: Any = await attempt(connection, f"SELECT * FROM {table}")
     told = {str(value) for row in rows for value in row.values()}
     assert len(rows) >= 2
@@ -254,7 +252,7 @@ async def test_a_user_sees_the_rows_that_are_their_own(
     seeded: Seeded, table: str, role: str
 ) -> None:
     column = OWN_COLUMN.get(table, "user_id")
-    async with session(seeded.app_url, role, claims_of(seeded.ada)) as connection:
+    async with session(seeded.app, role, claims_of(seeded.ada)) as connection:
         rows: Any = await attempt(connection, f"SELECT {column} AS owner FROM {table}")
         assert [row["owner"] for row in rows] == [seeded.ada]
         others = f"SELECT * FROM {table} WHERE {column} = '{seeded.eve}'"
@@ -268,7 +266,7 @@ async def test_a_user_sees_whether_their_own_address_takes_no_mail(
     look = f"SELECT address_digest FROM {ADDRESSED}"
     digests: list[Any] = []
     for user in (seeded.ada, seeded.eve, uuid4()):
-        async with session(seeded.app_url, role, claims_of(user)) as connection:
+        async with session(seeded.app, role, claims_of(user)) as connection:
             digests += await attempt(connection, look)
     own = [f"x{user}@example.com".encode() for user in (seeded.ada, seeded.eve)]
     assert [row["address_digest"] for row in digests] == [sha256(item).digest() for item in own]
@@ -277,14 +275,14 @@ async def test_a_user_sees_whether_their_own_address_takes_no_mail(
 @pytest.mark.parametrize("role", ["authenticated", "notify_user"])
 @pytest.mark.parametrize("table", sorted(SERVICE_ONLY))
 async def test_what_is_for_services_is_for_no_user(seeded: Seeded, table: str, role: str) -> None:
-    async with session(seeded.app_url, role, claims_of(seeded.ada)) as connection:
+    async with session(seeded.app, role, claims_of(seeded.ada)) as connection:
         assert await attempt(connection, f"SELECT * FROM {table}") == "denied"
 
 
 @pytest.mark.parametrize("role", ["authenticated", "notify_user"])
 @pytest.mark.parametrize("table", TABLES)
 async def test_no_user_writes_a_table_as_a_whole(seeded: Seeded, table: str, role: str) -> None:
-    async with session(seeded.app_url, role, claims_of(seeded.ada)) as connection:
+    async with session(seeded.app, role, claims_of(seeded.ada)) as connection:
         for operation, statement in changes(table).items():
             assert await attempt(connection, statement) == "denied", operation
 
@@ -293,7 +291,7 @@ async def test_no_user_writes_a_table_as_a_whole(seeded: Seeded, table: str, rol
 async def test_users_have_no_right_to_write_but_the_columns_they_change(
     seeded: Seeded, role: str
 ) -> None:
-    async with session(seeded.owner_url) as connection:
+    async with session(seeded.owner) as connection:
         rights = await connection.fetch(
             "SELECT t, p FROM unnest($1::text[]) t, unnest($2::text[]) p"
             " WHERE has_table_privilege($3, t, p)",
@@ -328,7 +326,7 @@ async def test_users_change_their_own_rows_and_no_others(
 ) -> None:
     column_of_user = OWN_COLUMN.get(table, "user_id")
     update = f"UPDATE {table} SET {column} = {column}"
-    async with session(seeded.app_url, "notify_user", claims_of(seeded.ada)) as connection:
+    async with session(seeded.app, "notify_user", claims_of(seeded.ada)) as connection:
         changed: Any = await attempt(connection, f"{update} RETURNING {column_of_user} AS owner")
         assert [row["owner"] for row in changed] == [seeded.ada]
         others = f"{update} WHERE {column_of_user} = '{seeded.eve}' RETURNING 1"
@@ -348,7 +346,7 @@ async def test_users_tell_events_of_themselves_alone(seeded: Seeded) -> None:
         "INSERT INTO notification_events (notification_id, user_id, channel, event)"
         " SELECT id, '{}', 'in_app', 'clicked' FROM notifications"
     )
-    async with session(seeded.app_url, "notify_user", claims_of(seeded.ada)) as connection:
+    async with session(seeded.app, "notify_user", claims_of(seeded.ada)) as connection:
         assert await attempt(connection, add.format(seeded.ada)) == []
         assert await attempt(connection, add.format(seeded.eve)) == "denied"
         for insert in INTO_ANOTHERS:
@@ -364,7 +362,7 @@ async def test_users_tell_events_of_themselves_alone(seeded: Seeded) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 async def test_strangers_may_do_nothing(seeded: Seeded, table: str) -> None:
-    async with session(seeded.owner_url, claims=claims_of(seeded.ada)) as connection:
+    async with session(seeded.owner, claims=claims_of(seeded.ada)) as connection:
         # The login role cannot become `anon`; its creator may allow itself to, until the rollback.
         await connection.execute("GRANT anon TO CURRENT_USER WITH SET TRUE")
         await connection.execute("SET LOCAL ROLE anon")
@@ -375,12 +373,24 @@ async def test_strangers_may_do_nothing(seeded: Seeded, table: str) -> None:
         await connection.execute("REVOKE anon FROM CURRENT_USER")
 
 
-@pytest.mark.parametrize("claims", [None, "", "{}", "null", '"x"', '{"sub": ""}', '{"sub": null}'])
+@pytest.mark.parametrize("claims", ["", "{}", "null", '"x"', '{"sub": ""}', '{"sub": null}'])
 @pytest.mark.parametrize("role", ["authenticated", "notify_user"])
-async def test_a_user_without_an_id_sees_nothing(
-    seeded: Seeded, role: str, claims: str | None
+async def test_a_user_without_an_id_sees_nothing(seeded: Seeded, role: str, claims: str) -> None:
+    async with session(seeded.app, role, claims) as connection:
+        for table in OWNED:
+            assert await attempt(connection, f"SELECT * FROM {table}") == []
+
+
+@pytest.mark.parametrize("role", ["authenticated", "notify_user"])
+async def test_a_user_on_a_connection_that_never_had_claims_sees_nothing(
+    seeded: Seeded, settings: Settings, role: str
 ) -> None:
-    async with session(seeded.app_url, role, claims) as connection:
+    async with (
+        one_connection(settings.database_url) as unused,
+        session(unused, role) as connection,
+    ):
+        claims = await connection.fetchval("SELECT current_setting('request.jwt.claims', true)")
+        assert claims is None
         for table in OWNED:
             assert await attempt(connection, f"SELECT * FROM {table}") == []
 
@@ -397,7 +407,7 @@ async def test_a_user_without_an_id_sees_nothing(
 )
 async def test_claims_that_name_nobody_show_nothing(seeded: Seeded, claims: str) -> None:
     claims = claims.replace("EVE", str(seeded.eve))
-    async with session(seeded.app_url, "authenticated", claims) as connection:
+    async with session(seeded.app, "authenticated", claims) as connection:
         for table in OWNED:
             assert await attempt(connection, f"SELECT * FROM {table}") == []
 
@@ -409,7 +419,7 @@ async def test_garbage_for_claims_shows_nothing_and_tells_of_itself_alone(
     seeded: Seeded, claims: str
 ) -> None:
     for table in OWNED:
-        async with session(seeded.app_url, "authenticated", claims) as connection:
+        async with session(seeded.app, "authenticated", claims) as connection:
             with pytest.raises(asyncpg.DataError) as caught:
                 await connection.fetch(f"SELECT * FROM {table}")
         assert str(seeded.ada) not in str(caught.value)
@@ -442,8 +452,7 @@ async def test_claims_do_not_pass_to_the_next_who_uses_a_connection(
 
 
 async def test_role_and_claims_end_with_the_transaction(seeded: Seeded) -> None:
-    connection: Connection = await connect(seeded.app_url)
-    try:
+    async with seeded.app.acquire() as connection:
         async with connection.transaction():
             await connection.execute(
                 "SELECT set_config('role', 'authenticated', true),"
@@ -455,12 +464,10 @@ async def test_role_and_claims_end_with_the_transaction(seeded: Seeded) -> None:
         async with connection.transaction():
             await connection.execute("SELECT set_config('role', 'authenticated', true)")
             assert await connection.fetch("SELECT * FROM notifications") == []
-    finally:
-        await connection.close()
 
 
 async def test_a_user_cannot_become_the_service(seeded: Seeded) -> None:
-    async with session(seeded.owner_url) as connection:
+    async with session(seeded.owner) as connection:
         for role in ("authenticated", "notify_user", "anon"):
             for target in ("service_role", "notify_owner", "postgres", "notify"):
                 member = await connection.fetchval(
@@ -470,7 +477,7 @@ async def test_a_user_cannot_become_the_service(seeded: Seeded) -> None:
 
 
 async def test_the_login_role_is_neither_owner_nor_privileged(seeded: Seeded) -> None:
-    async with session(seeded.owner_url) as connection:
+    async with session(seeded.owner) as connection:
         row: Any = await connection.fetchrow(
             "SELECT rolsuper, rolinherit, rolbypassrls, rolcreaterole FROM pg_roles"
             " WHERE rolname = 'notify'"
@@ -484,7 +491,7 @@ async def test_the_login_role_is_neither_owner_nor_privileged(seeded: Seeded) ->
 
 async def test_no_role_of_ours_passes_by_anything_but_a_policy(seeded: Seeded) -> None:
     roles = [*USER_ROLES, "service_role", "notify", "notify_owner"]
-    async with session(seeded.owner_url) as connection:
+    async with session(seeded.owner) as connection:
         passing = await connection.fetch(
             "SELECT rolname FROM pg_roles WHERE rolname = ANY($1) AND (rolsuper OR rolbypassrls)",
             roles,
@@ -497,7 +504,7 @@ async def test_no_role_of_ours_passes_by_anything_but_a_policy(seeded: Seeded) -
 
 
 async def test_every_policy_is_the_services_or_about_the_users_own(seeded: Seeded) -> None:
-    async with session(seeded.owner_url) as connection:
+    async with session(seeded.owner) as connection:
         policies: Any = await connection.fetch(
             "SELECT tablename, permissive, roles::text[], cmd, qual, with_check FROM pg_policies"
             " WHERE schemaname = 'public'"
@@ -536,7 +543,7 @@ async def test_every_policy_is_the_services_or_about_the_users_own(seeded: Seede
 
 
 async def test_nothing_leads_around_the_policies(seeded: Seeded) -> None:
-    async with session(seeded.owner_url) as connection:
+    async with session(seeded.owner) as connection:
         views = await connection.fetch(
             "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
             " WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')"
