@@ -11,7 +11,7 @@ NPM    := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-backend test-fault test-frontend test-e2e search coverage check format contracts lock bench fault clean
+.PHONY: help run test debian test-backend test-fault test-frontend test-e2e search coverage check format contracts lock bench fault clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,7 +53,12 @@ run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded
 
 test: .venv/.runtime ## install what the tests need and run all of them
 	scripts/ask-sudo chromium pgbouncer
+	$(MAKE) --jobs=3 .venv/.compiled frontend/app/dist/index.html debian
 	scripts/at-once "$(MAKE) test-backend" "$(MAKE) test-frontend test-e2e test-fault"
+
+# Both at once: apt locks out a second one, which would keep one half of the tests waiting.
+debian:
+	scripts/install "chromium pgbouncer" chromium fonts-liberation pgbouncer
 
 # All test processes need the same bytecode at their start: one makes it for them.
 .venv/.compiled: .venv/.dev
