@@ -155,7 +155,8 @@ def fresh_settings(
     yield settings
     assert settings.database_url is not None
     name = make_url(settings.database_url.get_secret_value()).database
-    with suppress(asyncpg.InsufficientPrivilegeError):  # a connection is not yet, or never, closed
+    # The owner may not end a connection of the login role that a test has not closed, or not yet.
+    with suppress(asyncpg.InsufficientPrivilegeError):
         as_owner(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
