@@ -110,7 +110,9 @@ class Settings(BaseSettings):
         "default: `DATABASE_URL`.",
     )
     database_pool_size: Positive = Field(
-        8, description="Connections each process keeps to PostgreSQL."
+        8,
+        description="Connections each process keeps to PostgreSQL. Changes by users take at most "
+        "half of them at once.",
     )
     database_max_overflow: Annotated[int, Field(ge=0)] = Field(
         8, description="Connections beyond the pool size opened under load."

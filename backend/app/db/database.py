@@ -4,6 +4,7 @@ The login role owns nothing and inherits nothing: a query outside `as_service` o
 no row.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Protocol, cast
@@ -112,6 +113,10 @@ class Database:
             json_serializer=dumps,
             json_deserializer=orjson.loads,
         )
+        # A burst of changes would open connection after connection, each slow at first, and leave
+        # none to others. A few are faster (ADR 18).
+        self._places = asyncio.Semaphore(max(1, settings.database_pool_size // 2))
+        self._patience = settings.database_pool_timeout
         event.listen(self._engine.sync_engine, "checkout", _replace_if_closed)
 
     @asynccontextmanager
@@ -139,12 +144,14 @@ class Database:
     async def change_as_user(self, user_id: UUID) -> AsyncGenerator[Driver]:
         """A transaction in which a user changes what is theirs, on the bare driver.
 
-        It waits 2 s for a lock.
+        It waits 2 s for a lock. All of them take at most half of the pool; who finds no place
+        waits as for a connection.
 
         Raises:
-            Unavailable: PostgreSQL cannot be reached.
+            Unavailable: PostgreSQL cannot be reached, or no place became free in time.
         """
-        async with self._driver_transaction(BEGIN_CHANGE.format(claims=_claims(user_id))) as driver:
+        begin = BEGIN_CHANGE.format(claims=_claims(user_id))
+        async with self._place(), self._driver_transaction(begin) as driver:
             yield driver
 
     @asynccontextmanager
@@ -176,6 +183,15 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[None]:
+        async with _told_apart(), asyncio.timeout(self._patience):
+            await self._places.acquire()
+        try:
+            yield
+        finally:
+            self._places.release()
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[AsyncConnection]:
