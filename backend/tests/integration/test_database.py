@@ -1,7 +1,7 @@
 """How many connections the changes of users take."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -13,14 +13,22 @@ from app.errors import Unavailable
 
 POOL = 4
 
+Pool = Callable[[float], Database]
+
 
 @pytest.fixture
-async def small(settings: Settings) -> AsyncGenerator[Database]:
-    """A pool of four and no more."""
-    sizes = {"database_pool_size": POOL, "database_max_overflow": 0, "database_pool_timeout": 0.2}
-    database = Database(settings.model_copy(update=sizes))
-    yield database
-    await database.close()
+async def pool(settings: Settings) -> AsyncGenerator[Pool]:
+    """Makes a pool of four and no more, whose users wait for so many seconds."""
+    async with AsyncExitStack() as stack:
+
+        def make(seconds: float) -> Database:
+            sizes = {"database_pool_size": POOL, "database_max_overflow": 0}
+            patience = {"database_pool_timeout": seconds}
+            database = Database(settings.model_copy(update={**sizes, **patience}))
+            stack.push_async_callback(database.close)
+            return database
+
+        yield make
 
 
 async def change(database: Database) -> None:
@@ -28,34 +36,41 @@ async def change(database: Database) -> None:
         await driver.execute("SELECT 1")
 
 
-async def test_changes_leave_half_of_the_pool_to_others(small: Database) -> None:
+async def fail(database: Database) -> None:
+    async with database.change_as_user(uuid4()):
+        raise ZeroDivisionError
+
+
+async def hold_all_places(database: Database, held: AsyncExitStack) -> None:
+    for _ in range(POOL // 2):
+        await held.enter_async_context(database.change_as_user(uuid4()))
+
+
+async def test_changes_leave_half_of_the_pool_to_others(pool: Pool) -> None:
+    database = pool(0.1)
     async with AsyncExitStack() as held:
-        for _ in range(POOL // 2):
-            await held.enter_async_context(small.change_as_user(uuid4()))
+        await hold_all_places(database, held)
         with pytest.raises(Unavailable):
-            await change(small)
+            await change(database)
         for _ in range(POOL // 2):
-            await held.enter_async_context(small.as_service())
-    await asyncio.gather(*(change(small) for _ in range(10 * POOL)))
+            await held.enter_async_context(database.as_service())
 
 
-async def test_a_change_that_fails_leaves_its_place(small: Database) -> None:
-    async def fail() -> None:
-        async with small.change_as_user(uuid4()):
-            raise ZeroDivisionError
-
-    failed = await asyncio.gather(*(fail() for _ in range(10 * POOL)), return_exceptions=True)
-    assert {type(error) for error in failed} == {ZeroDivisionError}
-    await change(small)
+async def test_more_changes_than_places_take_turns(pool: Pool) -> None:
+    database = pool(60)
+    calls = [change(database) if number % 2 else fail(database) for number in range(10 * POOL)]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(result) for result in results] == [ZeroDivisionError, type(None)] * (5 * POOL)
 
 
-async def test_who_leaves_while_waiting_takes_no_place(small: Database) -> None:
+async def test_who_leaves_while_waiting_takes_no_place(pool: Pool) -> None:
+    database = pool(60)
     async with AsyncExitStack() as held:
-        for _ in range(POOL // 2):
-            await held.enter_async_context(small.change_as_user(uuid4()))
-        waiting = [asyncio.create_task(change(small)) for _ in range(POOL)]
+        await hold_all_places(database, held)
+        waiting = [asyncio.create_task(change(database)) for _ in range(POOL)]
         await asyncio.sleep(0)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
-    await asyncio.gather(*(change(small) for _ in range(POOL // 2)))
+    async with AsyncExitStack() as held:
+        await hold_all_places(database, held)
