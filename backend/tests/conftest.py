@@ -68,7 +68,6 @@ UNSAFE_BUT_FAST = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
-    "scram_iterations": "1",  # else most of what a connection costs
     "autovacuum": "off",  # it would visit each of hundreds of databases
     "plan_cache_mode": "force_generic_plan",  # connections live too short for better ones
 }
