@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 # More than there are cores: many tests wait for processes other than their own.
-WORKERS := 3
+WORKERS := 4
 # By modules, which share what is dear to start; the longest first (tests/conftest.py).
 PYTEST := ../$(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 NPM    := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix frontend
@@ -54,7 +54,7 @@ run: .venv/.runtime frontend/app/dist/index.html ## start everything on embedded
 test: .venv/.runtime ## install what the tests need and run all of them
 	scripts/ask-sudo chromium pgbouncer
 	$(MAKE) --jobs=3 .venv/.compiled frontend/app/dist/index.html debian
-	scripts/at-once "$(MAKE) test-backend" "$(MAKE) test-frontend test-e2e" "$(MAKE) test-fault"
+	scripts/at-once "$(MAKE) test-backend" "$(MAKE) test-frontend test-e2e test-fault"
 
 # Both at once: apt locks out a second one, which would keep one half of the tests waiting.
 debian:
