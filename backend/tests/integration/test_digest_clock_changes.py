@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
@@ -84,7 +85,7 @@ class Wish:
     def slots(self, first: datetime, last: datetime) -> list[datetime]:
         """All slots after `first`, up to `last` and one more; read off the clock on the wall."""
         found: list[datetime] = []
-        for shown, instant in _shown(self.zone.zone, first - 2 * DAY, last + 8 * DAY):
+        for shown, instant in _clock(self.zone.zone, first - 2 * DAY, last + 8 * DAY):
             if shown.time() != self.at or self.weekday not in (None, shown.isoweekday()):
                 continue
             if instant > first and instant not in found:
@@ -92,6 +93,12 @@ class Wish:
                 if instant > last:
                     break
         return found
+
+
+@cache
+def _clock(zone: ZoneInfo, start: datetime, end: datetime) -> list[tuple[datetime, datetime]]:
+    """What `_shown` tells, for all whose clock it is."""
+    return list(_shown(zone, start, end))
 
 
 def _shown(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -120,10 +121,18 @@ class Week:
 
     def of(self, channel: Channel) -> Iterator[tuple[Any, Post, list[Any]]]:
         """The deliveries of a channel, each with its notification and its events."""
+        for of_user in self._by_user[channel].values():
+            yield from of_user
+
+    @cached_property
+    def _by_user(self) -> dict[Channel, dict[UUID, list[tuple[Any, Post, list[Any]]]]]:
+        found: dict[Channel, dict[UUID, list[tuple[Any, Post, list[Any]]]]]
+        found = {channel: defaultdict(list) for channel in Channel}
         for row in self.deliveries:
-            if row.channel == channel.value:
-                key = row.notification_id, row.channel, row.device_id
-                yield row, self.posts[row.notification_id], self.events.get(key, [])
+            key = row.notification_id, row.channel, row.device_id
+            post = self.posts[row.notification_id]
+            found[Channel(row.channel)][post.to.id].append((row, post, self.events.get(key, [])))
+        return found
 
     def was_limited(self, row: Any, events: Sequence[Any]) -> bool:
         """Whether it had to wait for the user's limit."""
@@ -145,9 +154,8 @@ class Week:
         }
         return used | {
             row.notification_id
-            for row, post, events in self.of(channel)
-            if post.to.id == user
-            and post.at <= at
+            for row, post, events in self._by_user[channel].get(user, ())
+            if post.at <= at
             and self.was_limited(row, events)
             and (row.sent_at is None or row.sent_at > at)
         }

@@ -25,9 +25,15 @@ def modules() -> dict[str, ast.Module]:
     }
 
 
-def imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
+@cache
+def nodes(module: str) -> list[ast.AST]:
+    """All of a module's."""
+    return list(ast.walk(modules()[module]))
+
+
+def imported(module: str) -> Iterator[tuple[str, str]]:
     """What is imported, in full, with the name it goes by."""
-    for node in ast.walk(tree):
+    for node in nodes(module):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, alias.asname or alias.name
@@ -41,18 +47,18 @@ def importers(name: str) -> dict[str, str]:
     """Modules that import something, each with what they call it."""
     return {
         module: called
-        for module, tree in modules().items()
-        for found, called in imported(tree)
+        for module in modules()
+        for found, called in imported(module)
         if found == name
     }
 
 
-def calls_of(called: str, tree: ast.AST) -> list[str]:
+def calls_of(called: str, module: str) -> list[str]:
     """The functions that call a name, as often as they do; every other use fails."""
-    uses = sum(isinstance(node, ast.Name) and node.id == called for node in ast.walk(tree))
+    uses = sum(isinstance(node, ast.Name) and node.id == called for node in nodes(module))
     callers = [
         function.name
-        for function in ast.walk(tree)
+        for function in nodes(module)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == called
@@ -65,8 +71,8 @@ def attribute_calls(attribute: str) -> list[tuple[str, str]]:
     """Modules and functions that call something's attribute of this name."""
     return [
         (module, function.name)
-        for module, tree in modules().items()
-        for function in ast.walk(tree)
+        for module in modules()
+        for function in nodes(module)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Call)
@@ -80,16 +86,16 @@ def test_nobody_imports_them_in_a_way_that_hides_what_is_used() -> None:
         assert importers(module) == {}
         assert importers(f"{module}.*") == {}
     dynamic = {"importlib", "importlib.import_module", "pkgutil", "runpy", "sys.modules"}
-    for module, tree in modules().items():
-        assert not dynamic & {found for found, _ in imported(tree)}, module
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for module in modules():
+        assert not dynamic & {found for found, _ in imported(module)}, module
+        names = {node.id for node in nodes(module) if isinstance(node, ast.Name)}
         assert not names & {"__import__", "eval", "exec"}, module
 
 
 def test_the_policy_is_run_in_one_place() -> None:
     assert importers(f"{POLICY}.decide") == {RUNNER: "decide"}
-    assert calls_of("decide", modules()[RUNNER]) == ["run_policy"]
-    assert calls_of("decide", modules()[POLICY]) == []
+    assert calls_of("decide", RUNNER) == ["run_policy"]
+    assert calls_of("decide", POLICY) == []
     assert importers(f"{RUNNER}.decide") == {}
     private = [f"{POLICY}._decide", f"{POLICY}._digest", f"{POLICY}._reason_to_skip"]
     assert [importers(name) for name in private] == [{}, {}, {}]
@@ -102,10 +108,10 @@ def test_creating_claiming_and_explaining_all_run_it() -> None:
         "app.pipeline.reconsider": "run_policy",
         "app.pipeline.summary": "run_policy",
     }
-    assert calls_of("run_policy", modules()["app.pipeline.reconsider"]) == ["_decided", "_limited"]
-    assert calls_of("run_policy", modules()["app.pipeline.gather"]) == ["_run"]
-    assert calls_of("run_policy", modules()["app.pipeline.summary"]) == ["_may_go"]
-    assert calls_of("run_policy", modules()[RUNNER]) == ["decide"]  # Target's
+    assert calls_of("run_policy", "app.pipeline.reconsider") == ["_decided", "_limited"]
+    assert calls_of("run_policy", "app.pipeline.gather") == ["_run"]
+    assert calls_of("run_policy", "app.pipeline.summary") == ["_may_go"]
+    assert calls_of("run_policy", RUNNER) == ["decide"]  # Target's
     assert sorted(attribute_calls("decide")) == [
         ("app.pipeline.enqueue", "prepare"),
         ("app.services.explain_service", "explain"),
